@@ -1,0 +1,1 @@
+"""Records every room may use: user-facing errors, JSONL, ids and hashes, column schemas."""

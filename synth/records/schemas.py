@@ -1,0 +1,75 @@
+"""Columns of the tables in a run directory (docs/contracts.md), as pyarrow schemas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STATUSES = ("pass", "fail", "error")
+FINISH_REASONS = ("stop", "length", "rejected", "error")
+
+
+def completions() -> pa.Schema:
+    """One row a completion; `completion_token_ids` includes the end-of-sequence token if it was sampled."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("problem_id", pa.string()),
+            ("domain", pa.string()),
+            ("round", pa.int32()),
+            ("index", pa.int32()),
+            ("prompt", pa.string()),
+            ("completion", pa.string()),
+            ("prompt_token_ids", pa.list_(pa.int32())),
+            ("completion_token_ids", pa.list_(pa.int32())),
+            ("finish_reason", pa.string()),
+            ("sampling_seed", pa.int64()),
+            ("error", pa.string()),
+            ("text_repaired", pa.bool_()),
+        ]
+    )
+
+
+def verdicts() -> pa.Schema:
+    """One row a verdict; `reward` is null for errors, `details` is JSON text."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("verifier", pa.string()),
+            ("status", pa.string()),
+            ("reward", pa.float64()),
+            ("reason", pa.string()),
+            ("details", pa.string()),
+        ]
+    )
+
+
+def dataset() -> pa.Schema:
+    """Training columns and why each row was kept or rejected (`decision` is kept or rejected)."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("problem_id", pa.string()),
+            ("domain", pa.string()),
+            ("round", pa.int32()),
+            ("prompt", pa.string()),
+            ("completion", pa.string()),
+            ("token_ids", pa.list_(pa.int32())),
+            ("loss_mask", pa.list_(pa.int8())),
+            ("retokenised", pa.bool_()),
+            ("reward", pa.float64()),
+            ("status", pa.string()),
+            ("decision", pa.string()),
+            ("decision_reason", pa.string()),
+            ("matched_id", pa.string()),
+            ("source", pa.string()),
+        ]
+    )

@@ -1,0 +1,25 @@
+"""Shared fixtures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def shared_data() -> Callable[[str], Path]:
+    """Path of a real data file, or a visible skip where the data folder is missing."""
+    folder = Path(os.environ.get("SYNTHLOOP_DATA", ROOT.parent / "shared" / "data"))
+
+    def find(name: str) -> Path:
+        path = folder / name
+        if not path.exists():
+            pytest.skip(f"real data not here: {name} (set SYNTHLOOP_DATA)")
+        return path
+
+    return find
