@@ -1,0 +1,116 @@
+"""Journal, parts, lock: what a crash may cost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synth.records import schemas
+from synth.records.errors import InputError, WorkError
+from synth.store import RunFolder, RunLock, Stage, read_parts
+
+
+def verdict(name: str, reason: str = "equal") -> dict:
+    return {"sample_id": name, "verifier": "math", "status": "pass", "reward": 1.0, "reason": reason, "details": "{}"}
+
+
+def part_bytes(folder: Path) -> list[bytes]:
+    return [p.read_bytes() for p in sorted(folder.glob("part-*.parquet"))]
+
+
+def test_rows_come_back_in_id_order_and_bytes_do_not_depend_on_arrival(tmp_path: Path) -> None:
+    for name, order in (("one", "cab"), ("two", "bca")):
+        stage = Stage(tmp_path / name, schemas.verdicts)
+        for letter in order:
+            stage.append(verdict(letter))
+        assert not stage.closed
+        assert [row["sample_id"] for row in stage.close()] == ["a", "b", "c"]
+        assert stage.closed
+        assert not (tmp_path / name / "journal.jsonl").exists()
+    assert part_bytes(tmp_path / "one") == part_bytes(tmp_path / "two") != []
+
+
+def test_torn_last_line_is_dropped_and_appending_goes_on(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, schemas.verdicts)
+    stage.append(verdict("a"))
+    stage.append(verdict("b"))
+    stage.release()
+    journal = tmp_path / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-7])
+    again = Stage(tmp_path, schemas.verdicts)
+    assert [row["sample_id"] for row in again.rows()] == ["a"]
+    again.append(verdict("c"))
+    assert [row["sample_id"] for row in again.close()] == ["a", "c"]
+
+
+def test_damage_in_the_middle_of_a_journal_is_an_error_not_a_loss(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_bytes(b'{"sample_id": "a"}\nrubbish\n{"sample_id": "b"}\n')
+    with pytest.raises(WorkError, match="line 2"):
+        Stage(tmp_path, schemas.verdicts).rows()
+
+
+def test_a_killed_writer_loses_nothing_it_appended(tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        """
+        import os, signal, sys
+        from pathlib import Path
+        from synth.store import Stage
+        from synth.records import schemas
+        stage = Stage(Path(sys.argv[1]), schemas.verdicts)
+        for i in range(50):
+            stage.append({"sample_id": f"{i:03d}"})
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, cwd=Path(__file__).parents[2])
+    assert [row["sample_id"] for row in Stage(tmp_path, schemas.verdicts).rows()] == [f"{i:03d}" for i in range(50)]
+
+
+def test_a_changed_part_is_noticed(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, schemas.verdicts)
+    stage.append(verdict("a"))
+    stage.close()
+    part = next(tmp_path.glob("part-*.parquet"))
+    part.write_bytes(part.read_bytes() + b"x")
+    with pytest.raises(WorkError, match="differs"):
+        list(read_parts(tmp_path))
+
+
+@given(st.text(st.characters(codec=None), max_size=20))
+def test_any_text_survives_journal_and_parts(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    folder = tmp_path_factory.mktemp("stage")
+    stage = Stage(folder, schemas.completions)
+    stage.append({"sample_id": "a", "completion": text})
+    assert stage.rows()[0]["completion"] == text
+    row = stage.close()[0]
+    stored = next(iter(read_parts(folder)))
+    lone = any(0xD800 <= ord(c) <= 0xDFFF for c in text)
+    assert stored["text_repaired"] == lone
+    if not lone:
+        assert stored["completion"] == text == row["completion"]
+    else:
+        assert "\ufffd" in stored["completion"] or len(stored["completion"]) < len(text)
+
+
+def test_a_second_run_on_a_live_directory_is_refused(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path)
+    with pytest.raises(InputError, match=str(os.getpid())):
+        RunLock(tmp_path)
+    lock.release()
+    RunLock(tmp_path).release()
+
+
+def test_model_link_is_relative_inside_and_replaced(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for index in (0, 1):
+        (folder.round(index) / "model").mkdir(parents=True)
+        folder.point_model(folder.round(index) / "model")
+        assert os.readlink(folder.root / "model") == f"round-{index:02d}/model"
+    assert folder.rounds() == [0, 1]
