@@ -1,0 +1,58 @@
+"""One engine for a whole run: opened when first needed, told which weights to serve, restarted after training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synth.records.errors import WorkError
+
+if TYPE_CHECKING:
+    from synth.engines import Capabilities, Engine
+
+
+class EngineHandle:
+    """Holds at most one live engine. `at(model)` returns it with that model's weights in."""
+
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
+        from synth import engines
+
+        self.name, self.options = name, options
+        self.capabilities: Capabilities = engines.capabilities(name)
+        self._engine: Engine | None = None
+        self._model: str | None = None
+
+    def at(self, model: Path) -> Engine:
+        """The engine serving `model`. An engine that cannot load weights serves whatever it was started with."""
+        from synth import engines
+
+        path = str(model)
+        if self._engine is None:
+            self._engine = engines.open(self.name, path, self.options)
+        elif self._model != path and self.capabilities.loads_weights:
+            self._engine.load_weights(path)
+        self._model = path
+        return self._engine
+
+    def fresh_at(self, model: Path) -> Engine:
+        """Like `at`, and never a cached claim: the weights are loaded anew. Needs `loads_weights`."""
+        if not self.capabilities.loads_weights:
+            raise WorkError(f"engine {self.name}", "cannot load weights", "use the engine vllm or transformers")
+        self._model = None
+        return self.at(model)
+
+    def yield_accelerator(self) -> None:
+        """Give GPU memory back before training: only the end of the engine's process is sure to free it."""
+        if self._engine is not None and accelerator_present():
+            self.close()
+
+    def close(self) -> None:
+        if self._engine is not None:
+            engine, self._engine, self._model = self._engine, None, None
+            engine.close()
+
+
+def accelerator_present() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

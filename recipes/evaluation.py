@@ -1,0 +1,225 @@
+"""Measure a model on held-out problems: greedy pass@1, unbiased pass@k, maj@k, diversity, with intervals.
+
+Every problem gets one greedy completion (index -1) and, where `evaluate.n` > 1, n sampled ones. Verdicts of status
+`error` were not judged: they leave the denominators, never count as wrong. The same sampling seeds are used for every
+model, so that differences between rounds are the models'.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipes import stats
+from recipes.sampling import GREEDY, Ask, Asker, Domain, Row, complete, judge
+from synth.engines import Sampling
+from synth.records import schemas
+from synth.records.jsonl import write_json
+from synth.store import Stage, read_json
+
+if TYPE_CHECKING:
+    from synth.engines import Engine
+
+EVALUATION = -1  # `round` of every evaluation's asks: seeds are shared by all models
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one model. `outcomes` = {domain: {problem_id: {"greedy": 0|1|None, "correct": c, "judged": n, "maj": {...}}}}."""
+
+    scores: dict[str, Any]
+    outcomes: dict[str, dict[str, dict[str, Any]]]
+    details: dict[str, Any]
+    tokens: int
+
+    def values(self, metric: str) -> dict[tuple[str, str], float]:
+        """Per-problem value of a metric, keyed by (domain, problem id); unjudged problems are left out."""
+        result: dict[tuple[str, str], float] = {}
+        for domain, problems in self.outcomes.items():
+            for name, outcome in problems.items():
+                value = problem_value(outcome, metric)
+                if value is not None:
+                    result[domain, name] = value
+        return result
+
+
+def problem_value(outcome: dict[str, Any], metric: str) -> float | None:
+    """`pass@1` is the greedy completion's; `pass@k` (k > 1), `maj@k` and `mean@n` come from the sampled ones."""
+    if metric == "pass@1":
+        return outcome["greedy"]
+    if metric == "mean@n":
+        return outcome["correct"] / outcome["judged"] if outcome["judged"] else None
+    if metric.startswith("maj@"):
+        return outcome["maj"].get(metric)
+    k = int(metric.removeprefix("pass@"))
+    return stats.pass_at_k(outcome["judged"], outcome["correct"], k) if outcome["judged"] >= k else None
+
+
+def evaluate(
+    engine_at: Callable[[], Engine],
+    folder: Path,
+    domains: list[Domain],
+    options: Any,
+    model_hash: str,
+    rng_seed: int,
+    workers: int,
+    on_progress: Callable[[int, int], None],
+) -> Evaluation:
+    """Evaluate the model behind `engine_at()`; completions and verdicts are kept under `folder` and reused.
+
+    `options` is the recipe's `evaluate` section plus the resolved `max_tokens`.
+    """
+    summary = folder / "evaluation.json"
+    found = read_json(summary)
+    if found is not None and found["model"] == model_hash:
+        return Evaluation(found["scores"], found["outcomes"], found["details"], found["tokens"])
+    completions, verdicts = _sample_and_judge(
+        engine_at, folder, domains, options, model_hash, rng_seed, workers, on_progress
+    )
+    result = summarise(domains, completions, verdicts, options, rng_seed)
+    write_json(
+        summary,
+        {
+            "model": model_hash,
+            "scores": result.scores,
+            "outcomes": result.outcomes,
+            "details": result.details,
+            "tokens": result.tokens,
+        },
+    )
+    return result
+
+
+def _sample_and_judge(
+    engine_at: Callable[[], Engine],
+    folder: Path,
+    domains: list[Domain],
+    options: Any,
+    model_hash: str,
+    rng_seed: int,
+    workers: int,
+    on_progress: Callable[[int, int], None],
+) -> tuple[list[Row], list[Row]]:
+    by_name = {domain.name: domain for domain in domains}
+    asks: list[Ask] = []
+    problems: dict[str, Row] = {}
+    for domain in domains:
+        greedy = Asker(domain, model_hash, Sampling(temperature=0.0, max_tokens=options.max_tokens), rng_seed, EVALUATION)
+        warm = Sampling(
+            temperature=options.temperature, top_p=options.top_p, top_k=options.top_k, max_tokens=options.max_tokens
+        )
+        sampled = Asker(domain, model_hash, warm, rng_seed, EVALUATION)
+        for problem in domain.held_out[: options.max_problems]:
+            problems[problem["problem_id"]] = problem
+            asks.append(greedy.ask(problem, GREEDY))
+            if max(options.k) > 1:
+                asks += [sampled.ask(problem, index) for index in range(options.n)]
+    completions = Stage(folder / "completions", schemas.completions)
+    verdicts = Stage(folder / "verdicts", schemas.verdicts)
+    done = {row["sample_id"]: row for row in completions.rows()}
+    missing = [ask for ask in asks if ask.sample_id not in done]
+    total, count = len(asks), len(done)
+
+    def on_row(row: Row) -> None:
+        nonlocal count
+        done[row["sample_id"]] = row
+        count += 1
+        on_progress(count, total)
+
+    on_progress(count, total)
+    if missing:
+        complete(
+            engine_at(), missing, lambda a: by_name[a.domain].render(a.problem), completions, EVALUATION, on_row
+        )
+    if not completions.closed:
+        completions.close({"model": model_hash})
+    judged = {row["sample_id"] for row in verdicts.rows()}
+    for domain in domains:
+        rows = [done[a.sample_id] for a in asks if a.domain == domain.name and a.sample_id not in judged]
+        judge(domain, rows, problems, verdicts, workers, lambda row: None)
+    return list(done.values()), verdicts.close()
+
+
+def summarise(
+    domains: list[Domain], completions: list[Row], verdicts: list[Row], options: Any, rng_seed: int
+) -> Evaluation:
+    """Scores, per-problem outcomes and diversity from completions and their verdicts."""
+    by_id = {row["sample_id"]: row for row in verdicts}
+    grouped: dict[str, dict[str, list[tuple[Row, Row]]]] = defaultdict(lambda: defaultdict(list))
+    for row in sorted(completions, key=lambda r: (r["domain"], r["problem_id"], r["index"])):
+        grouped[row["domain"]][row["problem_id"]].append((row, by_id[row["sample_id"]]))
+    scores, outcomes, details = {}, {}, {}
+    for domain in domains:
+        problems = grouped[domain.name]
+        outcomes[domain.name] = {
+            name: _outcome(pairs, options.k, rng_seed) for name, pairs in problems.items()
+        }
+        scores[domain.name] = _scores(outcomes[domain.name], options, rng_seed)
+        details[domain.name] = _details(domain, problems, outcomes[domain.name])
+    tokens = sum(len(row["completion_token_ids"] or ()) for row in completions)
+    return Evaluation(scores, outcomes, details, tokens)
+
+
+def _outcome(pairs: list[tuple[Row, Row]], ks: list[int], rng_seed: int) -> dict[str, Any]:
+    judged = [(row, verdict) for row, verdict in pairs if verdict["status"] != "error"]
+    greedy = [int(verdict["status"] == "pass") for row, verdict in judged if row["index"] == GREEDY]
+    sampled = [verdict for row, verdict in judged if row["index"] != GREEDY]
+    return {
+        "greedy": greedy[0] if greedy else None,
+        "correct": sum(verdict["status"] == "pass" for verdict in sampled),
+        "judged": len(sampled),
+        "maj": _majority(sampled, ks, rng_seed),
+    }
+
+
+def _scores(outcomes: dict[str, dict[str, Any]], options: Any, rng_seed: int) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    sampled = max(options.k) > 1
+    metrics = ["pass@1", *(["mean@n"] if sampled else []), *(f"{kind}@{k}" for kind in ("pass", "maj") for k in options.k if k > 1)]
+    for metric in metrics:
+        values = [v for v in (problem_value(o, metric) for o in outcomes.values()) if v is not None]
+        if values:
+            result[metric] = stats.bootstrap_interval(values, options.bootstrap, rng_seed)
+    result["n"] = sum(outcome["greedy"] is not None for outcome in outcomes.values())
+    return result
+
+
+def _majority(sampled: list[Row], ks: list[int], rng_seed: int) -> dict[str, float]:
+    """maj@k of one problem, where its verifier names the answers (`details.answer`); unreadable ones vote alone."""
+    details = [json.loads(verdict["details"]) for verdict in sampled]
+    if not any(detail.get("answer") is not None for detail in details):
+        return {}
+    answers = [str(detail.get("answer") or f"unreadable {i}") for i, detail in enumerate(details)]
+    correct = [verdict["status"] == "pass" for verdict in sampled]
+    return {f"maj@{k}": stats.maj_at_k(answers, correct, k, rng_seed) for k in ks if 1 < k <= len(answers)}
+
+
+def _details(
+    domain: Domain, problems: dict[str, list[tuple[Row, Row]]], outcomes: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Diversity and length of the sampled (else greedy) completions, finish reasons, unjudged count, by difficulty."""
+    rows = [(row, verdict) for pairs in problems.values() for row, verdict in pairs]
+    sampled = [(r, v) for r, v in rows if r["index"] != GREEDY] or rows
+    solved: dict[str, set[str]] = defaultdict(set)
+    for row, verdict in sampled:
+        if verdict["status"] == "pass":
+            solved[row["problem_id"]].add(" ".join(row["completion"].split()))
+    difficulty: dict[str, list[int]] = defaultdict(list)
+    names = {problem["problem_id"]: problem.get("difficulty") for problem in domain.held_out}
+    for name, outcome in outcomes.items():
+        if names.get(name) is not None and outcome["greedy"] is not None:
+            difficulty[str(names[name])].append(outcome["greedy"])
+    return {
+        "unjudged": sum(verdict["status"] == "error" for _, verdict in rows),
+        "truncated": sum(row["finish_reason"] == "length" for row, _ in rows),
+        "mean_length": sum(len(r["completion"]) for r, _ in sampled) / max(len(sampled), 1),
+        "distinct_per_solved": sum(map(len, solved.values())) / max(len(solved), 1),
+        "solved": len(solved),
+        "by_difficulty": {
+            key: {"pass@1": sum(values) / len(values), "n": len(values)} for key, values in sorted(difficulty.items())
+        },
+    }

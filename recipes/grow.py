@@ -1,0 +1,199 @@
+"""Grow: one round's sampling, judging and curation, from problems to a dataset with its whole history.
+
+Stages on disk: completions -> verdicts -> dataset. Sampling goes in blocks of `sampling.block` indices a problem;
+with `sampling.stop_at_cap` a problem whose cap is reached is not asked again, and block b+1 is decided only when all
+verdicts of block b are there, so timing never changes what is sampled (docs/contracts.md, crash rule 4).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipes.sampling import Ask, Asker, Domain, Rendered, Row, complete, judge
+from synth.curate import CurateResult, curate, funnel
+from synth.engines import Sampling
+from synth.records import schemas
+from synth.records.ids import content_hash
+from synth.store import Stage
+
+if TYPE_CHECKING:
+    from recipes.schema import Recipe
+    from synth.engines import Engine
+
+HINT = " (Hint: the answer is {reference}.)"
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a Grow left: every dataset row (kept and rejected), the funnel, and what it cost."""
+
+    rows: list[Row]
+    funnel: dict[str, Any]
+    tokens: int
+    completions_saved: int
+
+    @property
+    def kept(self) -> list[Row]:
+        return [row for row in self.rows if row["decision"] == "kept"]
+
+
+class Grower:
+    """Runs the three stages of one round in `folder` with the model `model_hash` behind `engine_at()`."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        domains: list[Domain],
+        round_index: int,
+        model_hash: str,
+        workers: int,
+        on_progress: Callable[[str, int, int], None],
+    ) -> None:
+        self.recipe, self.folder, self.domains = recipe, folder, domains
+        self.round, self.model_hash, self.workers, self.on_progress = round_index, model_hash, workers, on_progress
+        self.by_name = {domain.name: domain for domain in domains}
+        self.problems = {domain.name: domain.train(round_index) for domain in domains}
+        self.by_id = {p["problem_id"]: p for problems in self.problems.values() for p in problems}
+        options = recipe.sampling
+        self.sampling = Sampling(
+            temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, max_tokens=options.max_tokens
+        )
+        self.completions = Stage(folder / "completions", schemas.completions)
+        self.verdicts = Stage(folder / "verdicts", schemas.verdicts)
+        self.dataset = Stage(folder / "dataset", schemas.dataset)
+        self.done: dict[str, Row] = {}
+        self.judged: dict[str, Row] = {}
+
+    def grow(self, engine_at: Callable[[], Engine], earlier: list[Row], after_block: Callable[[int], None]) -> Growth:
+        """Sample, judge and curate; `earlier` are kept rows of former rounds, `after_block` is told the tokens so far."""
+        self.done = {row["sample_id"]: row for row in self.completions.rows()}
+        self.judged = {row["sample_id"]: row for row in self.verdicts.rows()}
+        saved = self._sample(engine_at, after_block)
+        if self.recipe.train.rationalise:
+            self._rationalise(engine_at)
+        facts = {"model": self.model_hash}
+        completions, verdicts = self.completions.close(facts), self.verdicts.close(facts)
+        rows, counts = self._curate(completions, verdicts, earlier)
+        tokens = sum(len(row["completion_token_ids"] or ()) for row in completions)
+        return Growth(rows, counts, tokens, saved)
+
+    def _sample(self, engine_at: Callable[[], Engine], after_block: Callable[[int], None]) -> int:
+        options = self.recipe.sampling
+        size = options.block or options.n
+        active = {domain.name: list(self.problems[domain.name]) for domain in self.domains}
+        asked = 0
+        for start in range(0, options.n, size):
+            indices = range(start, min(start + size, options.n))
+            asks = [ask for domain in self.domains for ask in self._asks(domain, active[domain.name], indices)]
+            asked += len(asks)
+            self._block(engine_at, asks, lambda ask: self.by_name[ask.domain].render(ask.problem))
+            after_block(sum(len(row["completion_token_ids"] or ()) for row in self.done.values()))
+            if options.stop_at_cap:
+                passes = self._passes()
+                cap = self.recipe.curate.cap_per_problem
+                active = {
+                    name: [p for p in problems if cap is None or passes[p["problem_id"]] < cap]
+                    for name, problems in active.items()
+                }
+        return sum(map(len, self.problems.values())) * options.n - asked
+
+    def _asks(self, domain: Domain, problems: list[Row], indices: range) -> list[Ask]:
+        asker = Asker(domain, self.model_hash, self.sampling, self.recipe.rng_seed, self.round)
+        return [asker.ask(problem, index) for problem in problems for index in indices]
+
+    def _passes(self) -> Counter[str]:
+        return Counter(
+            self.done[name]["problem_id"] for name, verdict in self.judged.items() if verdict["status"] == "pass"
+        )
+
+    def _block(self, engine_at: Callable[[], Engine], asks: list[Ask], render: Callable[[Ask], Rendered]) -> None:
+        missing = [ask for ask in asks if ask.sample_id not in self.done]
+        total, count = len(asks), len(asks) - len(missing)
+
+        def completed(row: Row) -> None:
+            nonlocal count
+            self.done[row["sample_id"]] = row
+            count += 1
+            self.on_progress("sampling", count, total)
+
+        if missing:
+            complete(engine_at(), missing, render, self.completions, self.round, completed)
+        unjudged = [ask for ask in asks if ask.sample_id not in self.judged]
+        count, total = 0, len(unjudged)
+
+        def decided(verdict: Row) -> None:
+            nonlocal count
+            self.judged[verdict["sample_id"]] = verdict
+            count += 1
+            self.on_progress("verifying", count, total)
+
+        for domain in self.domains:
+            rows = [self.done[ask.sample_id] for ask in unjudged if ask.domain == domain.name]
+            judge(domain, rows, self.by_id, self.verdicts, self.workers, decided)
+
+    def _rationalise(self, engine_at: Callable[[], Engine]) -> None:
+        """STaR: problems nobody solved are asked once more with the answer as a hint (indices from `sampling.n`)."""
+        passes = self._passes()
+        asks: list[Ask] = []
+        renders: dict[str, Callable[[Ask], Rendered]] = {}
+        for domain in self.domains:
+            hinted = replace(domain, template_hash=content_hash(domain.template_hash, "hint", HINT))
+            unsolved = [p for p in self.problems[domain.name] if not passes[p["problem_id"]] and "reference" in p]
+            asks += self._asks(hinted, unsolved, range(self.recipe.sampling.n, self.recipe.sampling.n + 1))
+            renders[domain.name] = lambda ask, render=domain.render: render(with_hint(ask.problem))
+        self._block(engine_at, asks, lambda ask: renders[ask.domain](ask))
+
+    def _curate(
+        self, completions: list[Row], verdicts: list[Row], earlier: list[Row]
+    ) -> tuple[list[Row], dict[str, Any]]:
+        by_id = {row["sample_id"]: row for row in verdicts}
+        samples = [self._sample_row(row, by_id[row["sample_id"]]) for row in completions]
+        held_out = {d.name: [p["prompt"] for p in d.held_out] for d in self.domains}
+        options = self.recipe.curate_options(self.round)
+        result: CurateResult = curate(samples, options, held_out, earlier=earlier)
+        counts = funnel(samples, result)
+        if self.dataset.closed:
+            return self.dataset.rows(), counts
+        rows = sorted((self._dataset_row(row) for row in [*result.kept, *result.dropped]), key=lambda r: r["sample_id"])
+        self.dataset.write(rows, {"model": self.model_hash, "kept": len(result.kept)})
+        return self.dataset.rows(), counts
+
+    def _sample_row(self, completion: Row, verdict: Row) -> Row:
+        problem = self.by_id[completion["problem_id"]]
+        return {
+            **completion,
+            "rendered": completion["prompt"],
+            "prompt": problem["prompt"],
+            "status": verdict["status"],
+            "reward": verdict["reward"],
+            "reason": verdict["reason"],
+        }
+
+    def _dataset_row(self, row: Row) -> Row:
+        """Training columns: the sampled token ids themselves where the engine gave them, never re-tokenised text."""
+        rationalised = row["index"] >= self.recipe.sampling.n
+        prompt, prompt_ids = row["rendered"], row["prompt_token_ids"]
+        if rationalised:
+            # The hint is stripped: the model learns to reach the answer from the plain question.
+            plain = self.by_name[row["domain"]].render(self.by_id[row["problem_id"]])
+            prompt, prompt_ids = plain.text, list(plain.token_ids) if plain.token_ids is not None else None
+        completion_ids = row["completion_token_ids"]
+        exact = prompt_ids is not None and completion_ids is not None
+        return {
+            **{name: row.get(name) for name in schemas.dataset().names},
+            "prompt": prompt,
+            "token_ids": [*prompt_ids, *completion_ids] if exact else None,
+            "loss_mask": [0] * len(prompt_ids) + [1] * len(completion_ids) if exact else None,
+            "retokenised": not exact,
+            "source": "rationalised" if rationalised else "sampled",
+        }
+
+
+def with_hint(problem: Mapping[str, Any]) -> Row:
+    """The problem with its reference told in the prompt (STaR, arXiv 2203.14465, section 3.3)."""
+    return {**problem, "prompt": problem["prompt"] + HINT.replace("{reference}", str(problem["reference"]))}

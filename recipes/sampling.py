@@ -1,0 +1,176 @@
+"""Ask an engine for completions of problems and judge them, resumable row by row.
+
+Both halves write journals: what is on disk is never asked for again. Sample ids name the problem, the model, the
+template, the sampling settings and the sampling seed, so a resumed run asks for exactly the missing ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from synth.engines import Request, Sampling
+from synth.records.ids import sample_id, sampling_seed
+
+if TYPE_CHECKING:
+    from synth.engines import Engine, Output
+    from synth.store import Stage
+
+Row = dict[str, Any]
+GREEDY = -1  # `index` of the greedy completion in an evaluation
+
+
+class Rendered(Protocol):
+    """A problem as the engine gets it."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def token_ids(self) -> tuple[int, ...] | None: ...
+    @property
+    def messages(self) -> list[dict[str, str]] | None: ...
+
+
+class Judge(Protocol):
+    """What this module needs of a verifier."""
+
+    def verify_batch(self, rows: Iterable[Mapping[str, Any]], workers: int = 1) -> Iterable[Any]: ...
+
+
+@dataclass
+class Domain:
+    """One domain of a recipe, ready to use."""
+
+    name: str
+    verifier_name: str
+    verifier: Judge
+    render: Callable[[Row], Rendered]
+    template_hash: str
+    stop: tuple[str, ...]
+    held_out: list[Row]
+    train: Callable[[int], list[Row]]
+    """Problems of a round (they may be fresh each round)."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One completion to ask for: which problem, which index, under which id and seed."""
+
+    problem: Row
+    domain: str
+    index: int
+    seed: int
+    sample_id: str
+    sampling: Sampling
+
+
+class Asker:
+    """Makes the asks of one round (or evaluation, `round_index` -1) of one model."""
+
+    def __init__(self, domain: Domain, model_hash: str, sampling: Sampling, rng_seed: int, round_index: int) -> None:
+        self.domain, self.model_hash, self.rng_seed, self.round_index = domain, model_hash, rng_seed, round_index
+        stop = tuple(dict.fromkeys((*sampling.stop, *domain.stop)))
+        self.sampling = Sampling(**{**asdict(sampling), "stop": stop})
+        self._settings = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self.sampling).items()}
+
+    def ask(self, problem: Row, index: int) -> Ask:
+        pid = problem["problem_id"]
+        seed = sampling_seed(self.rng_seed, self.round_index, pid, index)
+        name = sample_id(pid, self.model_hash, self.domain.template_hash, self._settings, seed)
+        return Ask(problem, self.domain.name, index, seed, name, self.sampling)
+
+
+def complete(
+    engine: Engine,
+    asks: Iterable[Ask],
+    render: Callable[[Ask], Rendered],
+    stage: Stage,
+    round_index: int,
+    on_row: Callable[[Row], None],
+) -> None:
+    """Get every ask's completion and append it to `stage` as it finishes. `on_row` sees each row."""
+    waiting: dict[str, tuple[Ask, Rendered]] = {}
+
+    def requests() -> Iterable[Request]:
+        for ask in asks:
+            prompt = render(ask)
+            waiting[ask.sample_id] = (ask, prompt)
+            yield Request(
+                id=ask.sample_id,
+                prompt=prompt.text,
+                prompt_token_ids=prompt.token_ids if engine.capabilities.token_ids else None,
+                seed=ask.seed,
+                sampling=ask.sampling,
+                messages=prompt.messages,
+                index=max(ask.index, 0),
+            )
+
+    engine.submit(requests())
+    for output in engine.outputs():
+        ask, prompt = waiting.pop(output.id)
+        row = _row(ask, prompt, output, round_index)
+        stage.append(row)
+        on_row(row)
+    stage.flush()
+
+
+def _row(ask: Ask, prompt: Rendered, output: Output, round_index: int) -> Row:
+    prompt_ids = output.prompt_token_ids if output.prompt_token_ids is not None else prompt.token_ids
+    return {
+        "sample_id": ask.sample_id,
+        "problem_id": ask.problem["problem_id"],
+        "domain": ask.domain,
+        "round": round_index,
+        "index": ask.index,
+        "prompt": prompt.text,
+        "completion": output.text,
+        "prompt_token_ids": list(prompt_ids) if prompt_ids is not None else None,
+        "completion_token_ids": list(output.token_ids) if output.token_ids is not None else None,
+        "finish_reason": output.finish_reason,
+        "sampling_seed": ask.seed,
+        "error": output.error,
+    }
+
+
+def judge(
+    domain: Domain, rows: list[Row], problems: Mapping[str, Row], stage: Stage, workers: int, on_row: Callable[[Row], None]
+) -> None:
+    """Judge completion rows with the domain's verifier and append the verdicts to `stage`, in the rows' order.
+
+    A row that was never generated (rejected prompt, failed request) gets the verdict `error`, reason
+    `generation_rejected` or `generation_error`: not judged, never counted as wrong.
+    """
+    generated = [row for row in rows if row["finish_reason"] in ("stop", "length")]
+    for row in rows:
+        if row["finish_reason"] not in ("stop", "length"):
+            reason = f"generation_{row['finish_reason']}"
+            verdict = verdict_row(row, domain, "error", None, reason, {"message": row["error"]})
+            stage.append(verdict)
+            on_row(verdict)
+    questions = ({**problems[row["problem_id"]], "completion": row["completion"]} for row in generated)
+    for row, verdict in zip(generated, domain.verifier.verify_batch(questions, workers=workers), strict=True):
+        judged = verdict_row(row, domain, verdict.status, verdict.reward, verdict.reason, verdict.details)
+        stage.append(judged)
+        on_row(judged)
+    stage.flush()
+
+
+def verdict_row(
+    row: Row, domain: Domain, status: str, reward: float | None, reason: str, details: Mapping[str, Any]
+) -> Row:
+    """A row of the verdicts table; `details` without the clock, so that equal verdicts give equal bytes."""
+    steady = {key: value for key, value in details.items() if key not in CLOCK_DETAILS}
+    return {
+        "sample_id": row["sample_id"],
+        "verifier": domain.verifier_name,
+        "status": status,
+        "reward": reward,
+        "reason": reason,
+        "details": json.dumps(steady, sort_keys=True, default=str),
+    }
+
+
+CLOCK_DETAILS = frozenset({"cpu_seconds", "wall_seconds", "peak_memory_mb", "peak_memory", "cpu_s", "wall_s", "seconds"})
+
