@@ -45,7 +45,9 @@ def import_error(module: str) -> str | None:
     """Why `module` cannot be imported in a fresh process (the last line it printed), or None if it can."""
     command = [sys.executable, "-c", f"import {module}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=IMPORT_LIMIT_S)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=IMPORT_LIMIT_S
+        )
     except subprocess.TimeoutExpired:
         return f"the import did not end within {IMPORT_LIMIT_S} s"
     if done.returncode == 0:
@@ -56,19 +58,34 @@ def import_error(module: str) -> str | None:
 
 def uninstall(distribution: str) -> str | None:
     """Remove `distribution` from this environment; returns pip's complaint, or None."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "uninstall", "-q", "-y", distribution]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "uninstall",
+        "-q",
+        "-y",
+        distribution,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    return None if done.returncode == 0 else (done.stderr.strip() or f"pip ended with status {done.returncode}")
+    return (
+        None if done.returncode == 0 else (done.stderr.strip() or f"pip ended with status {done.returncode}")
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Remove installed packages that cannot load beside this torch.")
+    parser = argparse.ArgumentParser(
+        description="Remove installed packages that cannot load beside this torch."
+    )
     parser.add_argument("distributions", nargs="*", metavar="DIST", help=f"default: {' '.join(COMPANIONS)}")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     options = parser.parse_args(argv)
 
     present = [name for name in (options.distributions or COMPANIONS) if installed(name)]
-    broken = {name: why for name in present if (why := import_error(COMPANIONS.get(name, name.replace("-", "_"))))}
+    broken = {
+        name: why for name in present if (why := import_error(COMPANIONS.get(name, name.replace("-", "_"))))
+    }
     if not broken:
         return 0
     if installed("torch") and (why := import_error("torch")):
