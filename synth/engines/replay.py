@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from synth.engines.base import Capabilities, FinishReason, Output, Request, unsupported
 from synth.records.errors import InputError
@@ -28,7 +28,7 @@ CAPABILITIES = Capabilities(
 class Options:
     """Options of the `replay` engine."""
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     path: str = ""
     """The JSONL (may be .gz) or parquet file of completions."""
