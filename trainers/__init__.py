@@ -1,0 +1,35 @@
+"""Changes models: the training loop and its methods. Importing this is light; torch is loaded when work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from trainers.options import LoraOptions, ScratchOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from trainers.loop import TrainResult, train
+
+__all__ = ["LoraOptions", "ScratchOptions", "TrainOptions", "TrainResult", "logprobs", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("train", "TrainResult"):
+        from trainers import loop
+
+        return getattr(loop, name)
+    raise AttributeError(f"module 'trainers' has no attribute '{name}'")
+
+
+def logprobs(model_path: str, token_ids: Sequence[Sequence[int]], **hub: Any) -> list[list[float]]:
+    """log p(t_i | t_<i) for i >= 1 of each sequence, in float32 with the trainer's own forward pass.
+
+    The trainer's side of the comparison with an engine: [len(ids) - 1] natural logarithms per sequence.
+    """
+    import torch
+
+    from trainers.core.logprobs import sequence_logprobs
+    from trainers.core.model import open_model
+
+    model = open_model(model_path, TrainOptions(), torch.float32, **hub).eval()
+    return sequence_logprobs(model, token_ids)

@@ -1,0 +1,1 @@
+"""The numerics of training, each once: masks, batching, loss, log-probs, optimizer, checkpoints, export."""

@@ -1,0 +1,58 @@
+"""The model card (README.md) of a trained model. No clock values: equal trainings write equal cards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(
+    *,
+    name: str,
+    base: str,
+    method: str,
+    steps: int,
+    facts: Mapping[str, Any],
+    options: Mapping[str, Any],
+    lineage: Mapping[str, Any] | None,
+) -> str:
+    """Markdown with the hub's front matter: start model, data, options, and where everything came from."""
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        f"base_model: {json.dumps(base)}",
+        "tags: [synthloop, " + method + "]",
+        "---",
+        "",
+        f"# {name}",
+        "",
+        f"Fine-tuned from `{base}` with synthloop, method `{method}`, {steps} optimizer steps.",
+        "",
+        "## Training",
+        "",
+        "| fact | value |",
+        "|---|---|",
+        *(f"| {key} | {_cell(value)} |" for key, value in facts.items()),
+        "",
+        "## Options",
+        "",
+        "```json",
+        json.dumps(options, indent=2),
+        "```",
+    ]
+    if lineage:
+        lines += [
+            "",
+            "## Lineage",
+            "",
+            "```json",
+            json.dumps(lineage, indent=2, sort_keys=True, default=str),
+            "```",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")

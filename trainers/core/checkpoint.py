@@ -1,0 +1,133 @@
+"""The resumable state of a training: trained weights, optimizer moments, and one integer.
+
+The rows and the randomness of a step follow from its number, so nothing else has to be kept. A state is a folder of
+safetensors and JSON beside the model to come; a new one gets its name by a rename before the old one goes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synth.records.errors import InputError
+from trainers.core.model import publish
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass
+class Progress:
+    """Where a training stands after `step` optimizer steps. `best` and `waited` belong to early stopping."""
+
+    step: int = 0
+    logs: list[dict[str, Any]] = field(default_factory=list)
+    best: float | None = None
+    best_step: int = 0
+    waited: int = 0
+
+
+def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Trainable parameters by name; a tied one appears once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+class States:
+    """The state folders of one training, kept beside `out` as `.NAME.training/`."""
+
+    def __init__(self, out: Path, fingerprint: str) -> None:
+        self.out, self.fingerprint = out, fingerprint
+        self.folder = out.with_name(f".{out.name}.training")
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+        """Write the state of `progress.step` and drop older ones."""
+        from safetensors.torch import save_file
+
+        temporary = self.folder / f".step-{progress.step:08d}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        tensors = trained_tensors(model)
+        save_file(
+            {name: t.detach().contiguous() for name, t in tensors.items()}, temporary / "weights.safetensors"
+        )
+        moments: dict[str, torch.Tensor] = {}
+        for name, parameter in tensors.items():
+            for key, value in optimizer.state[parameter].items():
+                moments[f"{key}:{name}"] = value.detach().contiguous()
+        save_file(moments, temporary / "optimizer.safetensors")
+        text = json.dumps({"fingerprint": self.fingerprint, "progress": asdict(progress)})
+        (temporary / "state.json").write_text(text, encoding="ascii")
+        publish(temporary, self.folder / f"step-{progress.step:08d}")
+        for old in self._steps()[:-1]:
+            shutil.rmtree(old)
+
+    def save_best(self, model: nn.Module, step: int) -> None:
+        """Keep the trained weights of `step` as the best so far."""
+        from safetensors.torch import save_file
+
+        temporary = self.folder / ".best.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        tensors = {name: t.detach().contiguous() for name, t in trained_tensors(model).items()}
+        save_file(tensors, temporary / "weights.safetensors")
+        publish(temporary, self.folder / f"best-{step:08d}")
+
+    def load_best(self, model: nn.Module, step: int) -> None:
+        """Put the best weights back into the model."""
+        _fill(model, self.folder / f"best-{step:08d}" / "weights.safetensors")
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+        """Load the newest state into model and optimizer; a fresh start where there is none."""
+        from safetensors.torch import load_file
+
+        latest = self._latest()
+        if latest is None:
+            return Progress()
+        _fill(model, latest / "weights.safetensors")
+        moments = load_file(latest / "optimizer.safetensors")
+        for name, parameter in trained_tensors(model).items():
+            found = {
+                key.split(":", 1)[0]: value for key, value in moments.items() if key.split(":", 1)[1] == name
+            }
+            for key, value in found.items():
+                # The step count of a fused optimizer lives with its parameter.
+                found[key] = value.to(parameter.device)
+            optimizer.state[parameter] = found
+        return Progress(**json.loads((latest / "state.json").read_text("ascii"))["progress"])
+
+    def check(self) -> None:
+        """Raise InputError if the state here is of a training with other arguments."""
+        latest = self._latest()
+        if latest is None:
+            return
+        seen = json.loads((latest / "state.json").read_text("ascii"))["fingerprint"]
+        if seen != self.fingerprint:
+            raise InputError(
+                str(self.out),
+                "an unfinished training with other rows, model, options or rng_seed is here",
+                f"give it the same again, another output folder, or delete {self.folder}",
+            )
+
+    def clear(self) -> None:
+        """Remove every state; the training is over."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _steps(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))
+
+    def _latest(self) -> Path | None:
+        return self._steps()[-1] if self._steps() else None
+
+
+def _fill(model: nn.Module, file: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    saved = load_file(file)
+    with torch.no_grad():
+        for name, parameter in trained_tensors(model).items():
+            parameter.copy_(saved[name])

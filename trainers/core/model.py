@@ -1,0 +1,148 @@
+"""Opening a model for training, low-rank adapters, and the finished model folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synth.records.errors import InputError
+from synth.records.ids import content_hash, model_hash
+from synth.records.jsonl import sync_folder
+from trainers.options import LoraOptions, TrainOptions
+
+if TYPE_CHECKING:
+    import torch
+
+
+def compute_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """The type matrices are multiplied in: bfloat16 under `auto` only where the hardware does it natively."""
+    import torch
+
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    native = False
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def open_config(path: str, **hub: Any) -> Any:
+    """The model's configuration. Raises InputError where there is no model."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, **hub)
+    except (OSError, ValueError) as error:
+        seen = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"model {path}", seen, "give a folder with config.json or a name on the hub"
+        ) from None
+
+
+def open_tokenizer(path: str, **hub: Any) -> Any | None:
+    """The model's tokenizer, or None where the folder has none (rows then need token ids)."""
+    from transformers import AutoTokenizer
+
+    if Path(path).is_dir() and not any(Path(path).glob("*token*")):
+        return None
+    return AutoTokenizer.from_pretrained(path, **hub)
+
+
+def open_model(path: str, options: TrainOptions, compute: torch.dtype, **hub: Any) -> Any:
+    """The causal model with float32 master weights, gradients on what is trained, adapters if asked for.
+
+    Pure bfloat16 weights hardly move at fine-tuning rates. Only the frozen base under an adapter stays in the type
+    it is stored in, when that is also computed in.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    frozen_as_stored = options.lora is not None and compute == torch.bfloat16
+    extra = {} if options.attention == "auto" else {"attn_implementation": options.attention}
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype="auto" if frozen_as_stored else torch.float32, **extra, **hub
+    )
+    if options.gradient_checkpointing:
+        # The non-reentrant form replays dropout and lets gradients reach adapters below frozen embeddings.
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model if options.lora is None else add_adapter(model, options.lora)
+
+
+def add_adapter(model: Any, lora: LoraOptions) -> Any:
+    """The model wrapped in a LoRA adapter (float32) with everything else frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        names = sorted({name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if name})
+        seen = str(error).splitlines()[0]
+        raise InputError(
+            "train.lora.target_modules", seen, f"layer names of this model: {', '.join(names)}"
+        ) from None
+
+
+def merged(model: Any) -> Any:
+    """The plain model with its adapter merged in float32; a model without adapter as it is. The base is used up."""
+    if not hasattr(model, "merge_and_unload"):
+        return model
+    return model.float().merge_and_unload(safe_merge=True)
+
+
+def stored_dtype(config: Any) -> str:
+    """Type of the weights in a model folder as its configuration tells it, float32 where it does not."""
+    name = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    return name if name in ("float32", "bfloat16", "float16") else "float32"
+
+
+def identity(path: str, config: Any) -> str:
+    """What the start model is: the hash of its folder, or its name and commit on the hub."""
+    if Path(path).is_dir():
+        return model_hash(path)
+    return content_hash(path, getattr(config, "_commit_hash", None))
+
+
+def write_model(out: Path, model: Any, tokenizer: Any | None, dtype: str, files: Mapping[str, str]) -> None:
+    """Write weights, configuration, tokenizer and `files` (name: text) so that `out` appears whole or not at all."""
+    import torch
+
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model = model.to(getattr(torch, dtype))
+    model.config.dtype = getattr(torch, dtype)
+    model.config.use_cache = True
+    model.save_pretrained(temporary, safe_serialization=True)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(temporary)
+    for name, text in files.items():
+        (temporary / name).write_text(text, encoding="utf-8", newline="\n")
+    publish(temporary, out)
+
+
+def publish(temporary: Path, out: Path) -> None:
+    """Flush a finished folder to disk and give it its name, in place of an older folder of that name."""
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            file.chmod(0o644)
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    sync_folder(temporary)
+    if out.exists():
+        shutil.rmtree(out)
+    os.replace(temporary, out)
+    sync_folder(out.parent)

@@ -1,0 +1,35 @@
+"""Randomness of training as a pure function of (rng_seed, purpose, position).
+
+Every optimizer step seeds torch from its own number, so a resumed run needs no saved generator state, and nothing
+a caller does between steps (an evaluation that samples, a tracker) can change the training.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+
+
+def derive(rng_seed: int, purpose: str, *position: int) -> int:
+    """A seed in [0, 2**63) for one purpose at one position."""
+    text = ":".join([str(rng_seed), purpose, *map(str, position)])
+    return int.from_bytes(sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def permutation(count: int, rng_seed: int, epoch: int) -> list[int]:
+    """The order of `count` rows in one epoch."""
+    order = list(range(count))
+    random.Random(derive(rng_seed, "epoch", epoch)).shuffle(order)
+    return order
+
+
+@contextmanager
+def isolated_rng() -> Iterator[None]:
+    """Give torch's generators (CPU and the current accelerator) back as they were."""
+    import torch
+
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        yield

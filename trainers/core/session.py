@@ -1,0 +1,69 @@
+"""One training's use of accelerate: device, ranks, autocast, trackers; and torch's thread count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from synth.records.errors import InputError
+from trainers.core.model import compute_dtype
+from trainers.options import TrainOptions
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Run with `count` CPU threads; null leaves the number as it is."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterator[Any]:
+    """An Accelerator with trackers started; accelerate's process-wide settings are taken back at the end."""
+    import torch
+    from accelerate import Accelerator, PartialState
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType
+
+    state = PartialState()
+    if state.distributed_type not in (
+        DistributedType.NO,
+        DistributedType.MULTI_CPU,
+        DistributedType.MULTI_GPU,
+    ):
+        raise InputError(
+            "accelerate", str(state.distributed_type), "only data parallelism (DDP) is supported"
+        )
+    precision = "bf16" if compute_dtype(options.dtype, state.device) == torch.bfloat16 else "no"
+    _check_trackers(options.trackers)
+    # The mixed precision of an Accelerator is process-wide: a second one with another value would be refused.
+    AcceleratorState._reset_state()
+    folder = out.with_name(f"{out.name}.trackers")
+    accelerator = Accelerator(
+        mixed_precision=precision, log_with=options.trackers or None, project_dir=folder
+    )
+    try:
+        if options.trackers:
+            accelerator.init_trackers("synthloop", config=config)
+        yield accelerator
+    finally:
+        accelerator.end_training()
+        AcceleratorState._reset_state()
+
+
+def _check_trackers(names: list[str]) -> None:
+    from accelerate.tracking import get_available_trackers
+
+    missing = sorted(set(names) - {str(name) for name in get_available_trackers()})
+    if missing:
+        raise InputError(
+            "train.trackers", f"{missing[0]} is not installed", f"pip install 'synthloop[{missing[0]}]'"
+        )

@@ -1,0 +1,165 @@
+"""Rows in, tokenised examples out; what cannot be trained is dropped and counted, never silently and never as NaN.
+
+A row has `token_ids` and `loss_mask` (used as they are: what was sampled is never tokenised again), or `messages`,
+or `prompt` and `completion` (tokenised here and counted as `retokenised`). Optional: `sample_id`, `weight` (0 or
+more; multiplies the loss of the row's tokens), `decision` (rows that are not `kept` are left out).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from synth.records.errors import InputError
+from synth.records.jsonl import read_jsonl, repair_text
+from trainers.core.batching import Example
+from trainers.core.masks import conversation, prompt_completion
+
+Rows = Iterable[Mapping[str, Any]] | str | os.PathLike[str]
+
+
+@dataclass
+class Examples:
+    """Tokenised rows in canonical order (by sample_id, else as given) and how many rows met which fate.
+
+    `counts`: rows, trained, retokenised, text_repaired, and dropped rows by cause: not_kept, all_masked, too_long,
+    weight_zero, template_not_prefix.
+    """
+
+    items: list[Example] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def content_hash(self) -> str:
+        """Hash of everything that is trained on, in order."""
+        digest = sha256()
+        for item in self.items:
+            digest.update(repr((item.sample_id, item.weight, len(item.token_ids))).encode())
+            digest.update(item.token_ids.tobytes() + item.loss_mask.tobytes())
+        return digest.hexdigest()
+
+    def summary(self) -> str:
+        """One line for a log."""
+        return ", ".join(f"{name} {count}" for name, count in self.counts.items())
+
+
+def read_rows(rows: Rows) -> Iterator[Mapping[str, Any]]:
+    """Rows of a list, a .jsonl[.gz] or .parquet file, or a folder of parquet parts."""
+    if not isinstance(rows, (str, os.PathLike)):
+        yield from rows
+        return
+    path = Path(rows)
+    if path.is_dir() or path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        if not parts or not parts[0].exists():
+            raise InputError(
+                str(path), "no parquet file here", "give a .jsonl or .parquet file or a folder of parts"
+            )
+        for part in parts:
+            yield from pq.read_table(part).to_pylist()
+    else:
+        yield from read_jsonl(path)
+
+
+def prepare(rows: Rows, tokenizer: Any, vocab_size: int, max_length: int | None) -> Examples:
+    """Tokenise rows. Raises InputError for rows that are wrong, and if none is left to train on."""
+    result = Examples()
+    for number, row in enumerate(read_rows(rows), start=1):
+        result.counts["rows"] += 1
+        where = f"training row {row.get('sample_id') or number}"
+        if row.get("decision", "kept") not in ("kept", None):
+            result.counts["not_kept"] += 1
+            continue
+        example, note = _example(row, tokenizer, where)
+        if example is None:
+            result.counts[note] += 1
+            continue
+        cause = _unusable(example, vocab_size, max_length, where)
+        if cause:
+            result.counts[cause] += 1
+            continue
+        if note:
+            result.counts[note] += 1
+        if any(
+            isinstance(row.get(name), str) and repair_text(row[name])[1] for name in ("prompt", "completion")
+        ):
+            result.counts["text_repaired"] += 1
+        result.items.append(example)
+    result.counts["trained"] = len(result.items)
+    if not result.items:
+        raise InputError(
+            "training rows", f"nothing left to train on ({result.summary()})", "see the causes counted"
+        )
+    # Arrival order must not matter: the shuffle is a permutation of this order.
+    result.items.sort(key=lambda e: (e.sample_id, e.token_ids.tobytes() if e.sample_id else b""))
+    return result
+
+
+def _example(row: Mapping[str, Any], tokenizer: Any, where: str) -> tuple[Example | None, str]:
+    """The row as an example and a note to count, or None and why it was dropped."""
+    weight = row.get("weight")
+    weight = 1.0 if weight is None else float(weight)
+    if not (math.isfinite(weight) and weight >= 0):
+        raise InputError(where, f"weight {weight}", "use a finite number of 0 or more")
+    key = str(row.get("sample_id") or "")
+    if row.get("token_ids") is not None:
+        ids, mask = row["token_ids"], row.get("loss_mask")
+        if mask is None or len(mask) != len(ids):
+            seen = "no loss_mask" if mask is None else f"{len(ids)} token_ids but {len(mask)} in loss_mask"
+            raise InputError(where, seen, "give one mask value per token")
+        return Example.of(ids, mask, weight, key), ""
+    if tokenizer is None:
+        raise InputError(
+            where, "text, but the model has no tokenizer", "add it, or give token_ids and loss_mask"
+        )
+    if row.get("messages") is not None:
+        tokens = _chat(row["messages"], tokenizer, where)
+        if tokens is None:
+            return None, "template_not_prefix"
+    elif isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
+        tokens = prompt_completion(tokenizer, row["prompt"], row["completion"])
+    else:
+        fix = "needs token_ids + loss_mask, messages, or prompt + completion"
+        raise InputError(where, f"columns {sorted(row)}", fix)
+    return Example.of(*tokens, weight, key), "retokenised"
+
+
+def _chat(messages: Any, tokenizer: Any, where: str) -> tuple[list[int], list[int]] | None:
+    if not tokenizer.chat_template:
+        raise InputError(
+            where, "messages, but the tokenizer has no chat template", "use prompt and completion"
+        )
+    if not all(isinstance(m, dict) and isinstance(m.get("content"), str) and "role" in m for m in messages):
+        raise InputError(
+            where, "a message without role or text content", "each message needs role and content"
+        )
+    if not any(m["role"] == "assistant" for m in messages):
+        raise InputError(where, "no assistant message", "there is nothing to learn in it")
+    import jinja2
+
+    try:
+        return conversation(tokenizer, messages)
+    except jinja2.TemplateError as error:
+        raise InputError(where, f"the chat template refuses it ({error})", "mend the messages") from None
+
+
+def _unusable(example: Example, vocab_size: int, max_length: int | None, where: str) -> str:
+    """Why a row is dropped, or an empty string. Tokens that the model does not have are an error, not a drop."""
+    if (
+        len(example.token_ids)
+        and not 0 <= int(example.token_ids.min()) <= int(example.token_ids.max()) < vocab_size
+    ):
+        seen = f"token id {int(example.token_ids.max())} with a vocabulary of {vocab_size}"
+        raise InputError(where, seen, "the rows were tokenised for another model")
+    if max_length is not None and len(example.token_ids) > max_length:
+        return "too_long"
+    if not example.trained:
+        return "all_masked"
+    return "" if example.weight else "weight_zero"
