@@ -1,0 +1,195 @@
+"""Checks of a recipe beyond its schema: secrets, each room's own options, keys that contradict one another."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from recipes.explain import explain
+from recipes.schema import Pick, Recipe, Source
+from recipes.values import Path_
+from synth.records.errors import InputError
+
+Problem = tuple[Path_, str, str]
+"""Where, what was seen, what to do."""
+
+_SECRET_KEY = re.compile(
+    r"(?i)(^|_|-)(api_?key|secret|password|passwd|credentials?|authorization|bearer|private_?key"
+    r"|(access|auth|hf|api|bearer)_?-?token)s?$|^(token|key)$"
+)
+_SECRET_VALUE = re.compile(
+    r"(?i)^(bearer\s+)?(sk-|hf_|gh[pousr]_|xox[abp]-|AKIA)[A-Za-z0-9_\-]{12,}$|://[^/\s:@]+:[^/\s@]+@"
+)
+
+
+def secrets(tree: Any, path: Path_ = ()) -> Iterator[Problem]:
+    """Keys and values that look like credentials. The value itself is never shown."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        here = (*path, key)
+        named = path[:1] == ("engine",) and isinstance(key, str) and _SECRET_KEY.search(key)
+        if named or (isinstance(value, str) and _SECRET_VALUE.search(value)):
+            fix = "put it into an environment variable and name that: engine.options.api_key_env: MY_KEY"
+            yield here, "a secret (not shown)", fix
+        else:
+            yield from secrets(value, here)
+
+
+def fill_options(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A room's options with every default, from plain values to plain values. Raises ValidationError."""
+    adapter = TypeAdapter(cls)
+    return adapter.dump_python(adapter.validate_json(json.dumps(dict(values)), strict=True), mode="json")
+
+
+def check_rooms(tree: Mapping[str, Any], recipe: Recipe | None) -> Iterator[Problem]:
+    """Validate `engine.options` and each `verifier.options` by their own classes; fill `recipe`'s in with defaults."""
+    engine = tree.get("engine") or {}
+    if isinstance(engine, dict):
+        filled = yield from _check_room(("engine",), engine, _engine_options, "auto")
+        # What `auto` stands for is found out where the run starts, so its options stay as they were given.
+        if recipe and filled is not None and recipe.engine.name != "auto":
+            recipe.engine.options = {**filled, **_from_model(recipe, filled)}
+    domains = tree.get("domains")
+    for name, domain in (domains if isinstance(domains, dict) else {}).items():
+        verifier = domain.get("verifier") if isinstance(domain, dict) else None
+        if isinstance(verifier, dict):
+            filled = yield from _check_room(("domains", name, "verifier"), verifier, _verifier_options, None)
+            if recipe and filled is not None:
+                recipe.domains[name].verifier.options = filled
+
+
+def _from_model(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Engine options that the recipe says under `model`, unless `engine.options` says otherwise."""
+    model = recipe.model.model_dump(include={"dtype", "trust_remote_code", "revision"})
+    return {key: value for key, value in model.items() if key in options and key not in recipe.engine.options}
+
+
+def _check_room(path: Path_, section: Mapping[str, Any], find: Any, default: str | None) -> Iterator[Problem]:
+    name, values = section.get("name", default), section.get("options") or {}
+    if not isinstance(name, str) or not isinstance(values, dict):
+        return None
+    try:
+        cls = find(name)
+        return None if cls is None else fill_options(cls, values)
+    except ValidationError as error:
+        for inner, seen, fix in explain(error, cls, values):
+            yield (*path, "options", *inner), seen, fix
+    except InputError as error:
+        yield (*path, "name"), f"seen '{name}': {error.seen}", error.fix
+    return None
+
+
+def _engine_options(name: str) -> type | None:
+    import synth.engines
+
+    known = Recipe.model_fields["engine"].annotation.model_fields["name"].annotation  # type: ignore[union-attr]
+    return synth.engines.options_class(name) if name in known.__args__ else None
+
+
+def _verifier_options(name: str) -> type | None:
+    import verifiers
+
+    cls = verifiers.options_class(name)
+    # A plain function takes its options as keyword arguments: only calling it can tell which it knows.
+    return None if ".py:" in name and cls.__name__ == "NoOptions" else cls
+
+
+def cross_checks(recipe: Recipe) -> Iterator[Problem]:
+    """Keys that are each right but not together."""
+    yield from _model(recipe)
+    yield from _sampling(recipe)
+    yield from _domains(recipe)
+    yield from _evaluation(recipe)
+
+
+def _model(recipe: Recipe) -> Iterator[Problem]:
+    scratch = recipe.model.path == "scratch"
+    if scratch and recipe.model.scratch is None:
+        yield ("model", "scratch"), "missing", "`path: scratch` needs the new model's shape under `scratch:`"
+    if not scratch and recipe.model.scratch is not None:
+        yield (
+            ("model", "scratch"),
+            f"set although path is '{recipe.model.path}'",
+            "leave one of them out",
+        )
+
+
+def _sampling(recipe: Recipe) -> Iterator[Problem]:
+    sampling = recipe.sampling
+    if sampling.block is not None and sampling.block > sampling.n:
+        yield ("sampling", "block"), f"{sampling.block} of {sampling.n} completions", "use at most sampling.n"
+    if sampling.stop_at_cap and (sampling.block is None or recipe.curate.cap_per_problem is None):
+        yield (
+            ("sampling", "stop_at_cap"),
+            "no blocks or no cap to stop at",
+            "set sampling.block and curate.cap_per_problem",
+        )
+    if sampling.temperature == 0 and sampling.n > 1:
+        yield (
+            ("sampling", "n"),
+            f"{sampling.n} equal completions (temperature 0)",
+            "use n: 1, or a temperature",
+        )
+    if recipe.problems.curriculum != "none" and recipe.problems.per_round is None:
+        yield (
+            ("problems", "curriculum"),
+            "all problems every round",
+            "set problems.per_round",
+        )
+
+
+def _domains(recipe: Recipe) -> Iterator[Problem]:
+    if not any(domain.train for domain in recipe.domains.values()):
+        yield ("domains",), "no domain with `train`", "give at least one domain training problems"
+    for name, domain in recipe.domains.items():
+        for part in ("train", "held_out"):
+            yield from _source(getattr(domain, part), ("domains", name, part))
+        for column, spec in domain.columns.items():
+            if isinstance(spec, Pick):
+                yield from _regex(spec, ("domains", name, "columns", column, "regex"))
+    for name, source in (recipe.train.mix or {}).items():
+        yield from _source(source, ("train", "mix", name))
+        if name not in recipe.domains:
+            yield ("train", "mix", name), "no such domain", f"domains: {', '.join(recipe.domains)}"
+    if recipe.kind == "sft" and recipe.train.method == "none":
+        yield ("train", "method"), "'none' in a recipe of kind sft", "use method: sft"
+
+
+def _source(source: Source | None, path: Path_) -> Iterator[Problem]:
+    if source is None:
+        return
+    generated = source.path.startswith("procedural:")
+    if generated and source.count is None:
+        yield (*path, "count"), "missing", "say how many problems to generate"
+    if not generated and source.count is not None:
+        yield (
+            (*path, "count"),
+            f"{source.count} of a source that is not generated",
+            "use `limit` for its first rows",
+        )
+
+
+def _regex(spec: Pick, path: Path_) -> Iterator[Problem]:
+    try:
+        re.compile(spec.regex)
+    except re.error as error:
+        yield path, f"'{spec.regex}' is no regular expression ({error})", "quote it with single quotes"
+
+
+def _evaluation(recipe: Recipe) -> Iterator[Problem]:
+    evaluate = recipe.evaluate
+    above = [k for k in evaluate.k if k > max(evaluate.n, 1)]
+    if above:
+        yield (
+            ("evaluate", "k"),
+            f"pass@{above[0]} from {evaluate.n} completions",
+            f"raise evaluate.n to {max(above)}",
+        )
+    elif max(evaluate.k) > 1 and evaluate.temperature == 0:
+        yield ("evaluate", "temperature"), f"0 with k {max(evaluate.k)}", "use a temperature, or k: [1]"
+    if int(recipe.gate.metric.partition("@")[2]) not in evaluate.k:
+        yield ("gate", "metric"), f"'{recipe.gate.metric}' is not measured", f"evaluate.k is {evaluate.k}"

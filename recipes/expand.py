@@ -1,0 +1,82 @@
+"""Between YAML and schema: shorthand written out, `${VARIABLE}` in paths replaced, splits filled in."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from recipes.values import Path_, dotted
+
+SHORTHANDS = (("model", "path"), ("engine", "name"), ("domains.*.train", "path"), ("domains.*.held_out", "path"),
+              ("domains.*.verifier", "name"), ("train.mix.*", "path"))  # fmt: skip
+
+
+def expand_shorthand(tree: dict[str, Any]) -> None:
+    """Turn plain strings that stand for a section into that section, in place."""
+    for pattern, key in SHORTHANDS:
+        for holder, name in _places(tree, pattern):
+            if isinstance(holder[name], str):
+                holder[name] = {key: holder[name]}
+
+
+def fill_splits(tree: dict[str, Any]) -> None:
+    """The split a source means when it names none."""
+    for name, fallback in (("train", "train"), ("held_out", "test")):
+        for holder, key in _places(tree, f"domains.*.{name}"):
+            source = holder[key]
+            if isinstance(source, dict) and source.get("split") is None:
+                generated = str(source.get("path", "")).startswith("procedural:")
+                source["split"] = name if generated else fallback
+    for holder, key in _places(tree, "train.mix.*"):
+        if isinstance(holder[key], dict) and holder[key].get("split") is None:
+            holder[key]["split"] = "train"
+
+
+PATHS = ("model.path", "engine.options.path", "domains.*.train.path", "domains.*.held_out.path",
+         "domains.*.prompt.render", "domains.*.prompt.few_shot", "domains.*.verifier.name", "train.mix.*.path",
+         "curate.decontaminate.against.*")  # fmt: skip
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def expand_paths(tree: dict[str, Any], folder: Path | None) -> Iterator[tuple[Path_, str, str]]:
+    """Replace `${VARIABLE}` in paths, and let a path that is not here be one beside the recipe. Yields problems."""
+    for pattern in PATHS:
+        for holder, key, where in _places_with_path(tree, pattern):
+            value = holder[key]
+            if not isinstance(value, str):
+                continue
+            unset = [name for name in _VARIABLE.findall(value) if name not in os.environ]
+            if unset:
+                fix = f"export {unset[0]}=..., or --set {dotted(where)}=PATH"
+                yield where, f"'{value}' needs the environment variable {unset[0]}, which is not set", fix
+                continue
+            value = _VARIABLE.sub(lambda match: os.environ[match[1]], value)
+            file = value.rpartition(":")[0] if ".py:" in value else value
+            if folder and "://" not in value and not os.path.isabs(file) and not os.path.exists(file):
+                beside = folder / file
+                value = str(beside) + value[len(file) :] if file and beside.is_file() else value
+            holder[key] = value
+
+
+def _places(tree: Any, pattern: str) -> Iterator[tuple[Any, Any]]:
+    for holder, key, _ in _places_with_path(tree, pattern):
+        yield holder, key
+
+
+def _places_with_path(tree: Any, pattern: str) -> Iterator[tuple[Any, Any, Path_]]:
+    """(container, key, path) of every place in `tree` that a dotted pattern with `*` means."""
+    level: list[tuple[Any, Any, Path_]] = [({"": tree}, "", ())]
+    for part in pattern.split("."):
+        below = []
+        for holder, key, path in level:
+            here = holder[key]
+            if isinstance(here, dict):
+                names: Any = list(here) if part == "*" else [part] if part in here else []
+            else:
+                names = range(len(here)) if isinstance(here, list) and part == "*" else []
+            below += [(here, name, (*path, name)) for name in names]
+        level = below
+    yield from level

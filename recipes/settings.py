@@ -1,0 +1,143 @@
+"""Reading a recipe: by name or path, with `--set`, checked as a whole; every problem is reported at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from recipes.checks import check_rooms, cross_checks, secrets
+from recipes.expand import expand_paths, expand_shorthand, fill_splits
+from recipes.explain import default_at, explain
+from recipes.schema import Recipe
+from recipes.values import Lines, Path_, apply_set, dotted, parse_set, read_yaml, to_yaml
+from synth.records.errors import InputError, did_you_mean
+
+MAX_REPORTED = 5
+
+
+class RecipeError(InputError):
+    """One or more problems of one recipe, each an InputError of its own in `problems`."""
+
+    def __init__(self, problems: Sequence[InputError]) -> None:
+        self.problems = list(problems)
+        first = self.problems[0]
+        super().__init__(first.where, first.seen, first.fix)
+        shown = [str(problem) for problem in self.problems[:MAX_REPORTED]]
+        if len(self.problems) > MAX_REPORTED:
+            shown.append(f"and {len(self.problems) - MAX_REPORTED} more")
+        self.args = ("\n".join(shown),)
+
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[list[InputError]]]:  # type: ignore[override]
+        return type(self), (self.problems,)
+
+
+def library() -> dict[str, Path]:
+    """Shipped recipes by name."""
+    folder = Path(str(resources.files("recipes"))) / "library"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def recipe_path(name_or_path: str) -> Path:
+    """A path if it has a `/` or ends in .yaml, else the name of a shipped recipe."""
+    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+        return Path(name_or_path)
+    shipped = library()
+    if name_or_path not in shipped:
+        hint = did_you_mean(name_or_path, shipped)
+        raise InputError(
+            "RECIPE", f"no shipped recipe '{name_or_path}'", f"{hint} (a path needs a / or .yaml)"
+        )
+    return shipped[name_or_path]
+
+
+def load_recipe(name_or_path: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a name, path or mapping, with `--set` strings applied, defaults filled in and everything checked.
+
+    Raises RecipeError (an InputError) listing what is wrong: field, line, value seen, what to do.
+    """
+    if isinstance(name_or_path, Mapping):
+        tree, lines, file, folder = json.loads(json.dumps(dict(name_or_path))), Lines(), "recipe", None
+    else:
+        path = recipe_path(str(name_or_path))
+        tree, lines = read_yaml(path)
+        file, folder = str(path), path.parent
+    if not isinstance(tree, dict):
+        raise InputError(file, "not a map of keys", "a recipe is a YAML map: name, model, domains, ...")
+    expand_shorthand(tree)
+    origins: dict[Path_, str] = {}
+    for text in overrides:
+        key, value = parse_set(text)
+        apply_set(tree, key, value, default_at)
+        origins[key] = f"--set {text}"
+        expand_shorthand(tree)
+    report = _Report(file, lines, origins)
+    for path_, seen, fix in secrets(tree):
+        report.add(path_, seen, fix)
+    report.stop()
+    for path_, seen, fix in expand_paths(tree, folder):
+        report.add(path_, seen, fix)
+    fill_splits(tree)
+    return _validate(tree, report)
+
+
+def _validate(tree: dict[str, Any], report: _Report) -> Recipe:
+    recipe: Recipe | None = None
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        for path, seen, fix in explain(error, Recipe, tree):
+            report.add(path, seen, fix)
+    for path, seen, fix in check_rooms(tree, recipe):
+        report.add(path, seen, fix)
+    report.stop()
+    assert recipe is not None
+    for path, seen, fix in cross_checks(recipe):
+        report.add(path, seen, fix)
+    report.stop()
+    return recipe
+
+
+def dump_yaml(recipe: Recipe) -> str:
+    """The resolved recipe, every default written out, as YAML that `load_recipe` reads back as the same recipe."""
+    return to_yaml(recipe.resolved())
+
+
+def read_resolved(path: Path) -> Recipe:
+    """The recipe a run was started with (DIR/recipe.yaml), as it was written then: nothing is looked up again."""
+    tree, _ = read_yaml(path)
+    try:
+        return Recipe.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        key, seen, _ = next(explain(error, Recipe, tree))
+        fix = "the run was made by another version or edited by hand: choose another --out"
+        raise InputError(f"{path}, {dotted(key)}", seen, fix) from None
+
+
+class _Report:
+    """Collects problems and names where each value came from."""
+
+    def __init__(self, file: str, lines: Lines, origins: dict[Path_, str]) -> None:
+        self.file, self.lines, self.origins = file, lines, origins
+        self.problems: list[InputError] = []
+
+    def add(self, path: Path_, seen: str, fix: str) -> None:
+        self.problems.append(InputError(self._where(path), seen, fix))
+
+    def _where(self, path: Path_) -> str:
+        names = tuple(map(str, path))
+        for key, text in reversed(self.origins.items()):
+            if key[: len(names)] == names:  # the option itself, or something inside what is wrong
+                return text.partition("=")[0]
+            if names[: len(key)] == key:
+                return f"{dotted(path)} ({text.partition('=')[0]})"
+        line = self.lines.of(path)
+        return f"{self.file}{f', line {line}' if line else ''}, {dotted(path) or 'recipe'}"
+
+    def stop(self) -> None:
+        if self.problems:
+            raise RecipeError(self.problems)
