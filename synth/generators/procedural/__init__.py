@@ -1,0 +1,56 @@
+"""Procedural problems: endless rows with a known answer, in three splits that can never meet.
+
+    generate("math", "train", 600, rng_seed=0) -> [{question, solution, answer, family, difficulty}, ...]
+    generate("code", "held_out", 500, rng_seed=0) -> [{question, solution, tests, family, difficulty}, ...]
+
+Row i of a list depends on (name, split, rng_seed, i) alone: a longer list extends a shorter one, and `offset`
+cuts a later piece of the same list. Which split a problem may appear in is decided by a hash of what it asks
+(numbers, operations and their order, not its wording), so train, held_out and base are disjoint for all counts
+and all rng_seeds. No list holds the same problem twice.
+
+`base` is what people write down when they write worked solutions: mostly the easy levels. `train` and
+`held_out` have all four levels equally often; there `solution` is only a reference and self-training does not
+need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from synth.generators.procedural.code_problems import code_problem
+from synth.generators.procedural.draw import SPLITS, Draw, Problem, split_of
+from synth.generators.procedural.math_problems import math_problem
+from synth.records.errors import InputError, did_you_mean
+
+_DOMAINS: dict[str, Callable[[Draw, int], Problem]] = {"math": math_problem, "code": code_problem}
+NAMES = tuple(_DOMAINS)
+_ATTEMPTS = 2000
+
+
+def generate(name: str, split: str, count: int, rng_seed: int, offset: int = 0) -> list[dict[str, Any]]:
+    """Rows `offset` to `offset + count` of the endless list (name, split, rng_seed).
+
+    Raises InputError for an unknown name or split, a negative count or offset.
+    """
+    if name not in _DOMAINS:
+        raise InputError("procedural name", f"'{name}'", did_you_mean(name, NAMES))
+    if split not in SPLITS:
+        raise InputError("procedural split", f"'{split}'", did_you_mean(split, SPLITS))
+    if count < 0 or offset < 0:
+        raise InputError("procedural count and offset", f"{count} and {offset}", "neither may be negative")
+    seen: set[str] = set()
+    rows = [_row(name, split, rng_seed, index, seen) for index in range(offset + count)]
+    return rows[offset:]
+
+
+def _row(name: str, split: str, rng_seed: int, index: int, seen: set[str]) -> dict[str, Any]:
+    for attempt in range(_ATTEMPTS):
+        draw = Draw(name, split, rng_seed, index, attempt)
+        problem = _DOMAINS[name](draw, draw.weighted(SPLITS[split].levels) + 1)
+        if split_of(problem.key) == split and problem.key not in seen:
+            seen.add(problem.key)
+            return problem.row
+    raise InputError(
+        "procedural count", f"row {index} of {name}/{split} finds no new problem", "ask for fewer"
+    )
