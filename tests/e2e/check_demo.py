@@ -1,0 +1,312 @@
+"""A shortened demo, killed in the middle and run again: the files, the funnel, the resume; the gain is printed.
+
+1. `synth run demo --set ...` with fewer problems, steps and rounds.
+2. SIGTERM while the second round samples: exit status 143, no process left behind, a resumable folder.
+3. The same command again: exit status 0; every row that was on disk before is there unchanged.
+4. The run directory is the one of docs/contracts.md, and the model in it loads.
+5. The same command a third time: nothing is left to do, nothing changes.
+
+Not a pytest file: it needs minutes and the real engine.
+`python tests/e2e/check_demo.py [--out DIR] [-- more arguments for synth run]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+SYNTH = Path(sys.executable).with_name("synth")
+FUNNEL = ("asked", "generated", "parsed", "passed", "unique", "clean", "kept")
+METRICS = {"base", "model", "accepted", "sampler", "funnel", "timings", "tokens"}
+COLUMNS = {
+    "completions": {
+        "sample_id",
+        "problem_id",
+        "domain",
+        "round",
+        "index",
+        "prompt",
+        "completion",
+        "prompt_token_ids",
+    }
+    | {"completion_token_ids", "finish_reason", "sampling_seed"},
+    "verdicts": {"sample_id", "verifier", "status", "reward", "reason", "details"},
+    "dataset": {"sample_id", "decision", "decision_reason"},
+}
+ROUNDS, TRAIN, HELD_OUT, SAMPLES = 2, 200, 150, 4
+SHORT = [
+    f"rounds={ROUNDS}",
+    f"sampling.n={SAMPLES}",
+    "train.max_steps=60",
+    "evaluate.bootstrap=500",
+    "gate.patience=0",
+]
+MARK = "SYNTHLOOP_CHECK_DEMO"  # inherited by every process of the run, so that leftovers are found
+Rows = dict[str, dict[str, Any]]
+
+
+class CheckError(Exception):
+    """Something is not as the contract says."""
+
+
+def expect(truth: object, what: str) -> None:
+    if not truth:
+        raise CheckError(what)
+
+
+def start(out: Path, more: list[str], mark: str) -> subprocess.Popen[bytes]:
+    """Start the shortened demo; its output goes to ours."""
+    from recipes.schema import load_recipe
+
+    settings = list(SHORT)
+    for domain in load_recipe("demo", []).domains:
+        settings += [f"domains.{domain}.train.count={TRAIN}", f"domains.{domain}.held_out.count={HELD_OUT}"]
+    command = [
+        str(SYNTH),
+        "run",
+        "demo",
+        "--out",
+        str(out),
+        *(w for s in settings for w in ("--set", s)),
+        *more,
+    ]
+    return subprocess.Popen(
+        command, env={**os.environ, MARK: mark, "NO_COLOR": "1"}, stdin=subprocess.DEVNULL
+    )
+
+
+def wait_until(
+    process: subprocess.Popen[bytes], ready: Callable[[], bool], limit_s: float, what: str
+) -> None:
+    """Poll until `ready()`; the process must still be alive then."""
+    deadline = time.monotonic() + limit_s
+    while not ready():
+        expect(process.poll() is None, f"the run ended (exit status {process.returncode}) before {what}")
+        expect(time.monotonic() < deadline, f"{what}: not within {limit_s:.0f} s")
+        time.sleep(0.05)
+
+
+def leftovers(mark: str) -> list[int]:
+    """Live processes that inherited `mark` (Linux; elsewhere none are found)."""
+    needle, found = f"{MARK}={mark}".encode(), []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            if state != "Z" and needle in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def journal_rows(path: Path) -> list[dict[str, Any]]:
+    """Whole lines of a journal."""
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
+
+
+def part_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    for part in sorted(folder.glob("part-*.parquet")):
+        yield from pq.read_table(part).to_pylist()
+
+
+def stage_folders(out: Path) -> list[Path]:
+    return sorted(
+        out / f"round-{r:02d}" / name for r in range(ROUNDS) for name in ("completions", "verdicts")
+    )
+
+
+def rows_on_disk(out: Path) -> dict[str, Rows]:
+    """Completions and verdicts by stage folder and sample id, whether journaled or closed."""
+    found: dict[str, Rows] = {}
+    for folder in stage_folders(out):
+        journal = folder / "journal.jsonl"
+        rows = journal_rows(journal) if journal.exists() else part_rows(folder)
+        found[str(folder.relative_to(out))] = {row["sample_id"]: row for row in rows}
+    return found
+
+
+def closed_files(out: Path) -> dict[str, str]:
+    """Hashes of the parts of closed stages and of the weights of closed rounds."""
+    parts = [p for p in out.glob("round-*/**/part-*.parquet") if (p.parent / "manifest.json").exists()]
+    weights = [
+        p for p in out.glob("round-*/model/*.safetensors") if (p.parent.parent / "metrics.json").exists()
+    ]
+    return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in [*parts, *weights]}
+
+
+def same_row(before: dict[str, Any], after: dict[str, Any] | None) -> bool:
+    """Equal in every column that a part has (a journal may hold more)."""
+    return after is not None and all(
+        before.get(name) == value for name, value in after.items() if name in before
+    )
+
+
+def kill_in_the_middle(out: Path, more: list[str]) -> None:
+    """Start, let the first round close and the second begin, SIGTERM."""
+    mark = uuid.uuid4().hex
+    process = start(out, more, mark)
+    try:
+        second = out / "round-01" / "completions" / "journal.jsonl"
+        enough = 2 * SAMPLES
+        wait_until(
+            process,
+            lambda: second.exists() and second.read_bytes().count(b"\n") >= enough,
+            1200,
+            "the second round's sampling",
+        )
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(timeout=120)
+        expect(status == 143, f"exit status after SIGTERM is {status}, not 143")
+        time.sleep(1)
+        expect(not leftovers(mark), f"processes left behind after SIGTERM: {leftovers(mark)}")
+    finally:
+        if process.poll() is None:
+            process.kill()
+        for pid in leftovers(mark):
+            os.kill(pid, signal.SIGKILL)
+    expect(
+        json.loads((out / "manifest.json").read_text())["status"] == "stopped",
+        "the manifest does not say stopped",
+    )
+    expect(
+        json.loads((out / "round-00" / "metrics.json").read_text()), "the first round's metrics are missing"
+    )
+
+
+def finish(out: Path, more: list[str]) -> None:
+    status = start(out, more, uuid.uuid4().hex).wait(timeout=1500)
+    expect(status == 0, f"exit status of the resumed run is {status}, not 0")
+
+
+def check_files(out: Path) -> None:
+    """The run directory of docs/contracts.md."""
+    manifest = json.loads((out / "manifest.json").read_text())
+    expect(manifest["format"] == 1 and manifest["status"] == "done", f"manifest: {manifest}")
+    expect(manifest["rounds"] == ROUNDS, f"manifest.rounds is {manifest['rounds']}, not {ROUNDS}")
+    for name in ("recipe.yaml", "log.txt", "score.png"):
+        expect((out / name).stat().st_size > 0, f"{name} is empty")
+    for number in range(ROUNDS):
+        folder = out / f"round-{number:02d}"
+        ids = {}
+        for stage, columns in COLUMNS.items():
+            rows = list(part_rows(folder / stage))
+            expect((folder / stage / "manifest.json").exists(), f"{folder.name}/{stage} has no manifest.json")
+            expect(
+                rows and columns <= set(rows[0]),
+                f"{folder.name}/{stage} lacks {columns - set(rows[0] if rows else ())}",
+            )
+            ids[stage] = [row["sample_id"] for row in rows]
+            expect(len(set(ids[stage])) == len(rows), f"{folder.name}/{stage}: a sample id comes twice")
+        expect(
+            set(ids["completions"]) == set(ids["verdicts"]), f"{folder.name}: completions without verdicts"
+        )
+        expect(
+            set(ids["dataset"]) <= set(ids["completions"]), f"{folder.name}: dataset rows without completions"
+        )
+        check_metrics(folder, list(part_rows(folder / "completions")))
+    check_model(out / "model")
+
+
+def check_metrics(folder: Path, completions: list[dict[str, Any]]) -> None:
+    metrics = json.loads((folder / "metrics.json").read_text())
+    expect(metrics.keys() >= METRICS, f"{folder.name}/metrics.json lacks {METRICS - metrics.keys()}")
+    domains = sorted({row["domain"] for row in completions})
+    expect("reasons" in metrics["funnel"], f"{folder.name}: the funnel has no reasons")
+    for domain in domains:
+        funnel = metrics["funnel"][domain]
+        counts = [funnel[name] for name in FUNNEL]
+        expect(
+            counts == sorted(counts, reverse=True), f"{folder.name}, {domain}: the funnel widens: {funnel}"
+        )
+        expect(
+            counts[0] == sum(row["domain"] == domain for row in completions),
+            f"{folder.name}, {domain}: {funnel}",
+        )
+        expect(counts[-1] > 0, f"{folder.name}, {domain}: nothing was kept")
+        for who in ("base", "model"):
+            scores = metrics[who][domain]
+            expect(
+                scores["n"] == HELD_OUT,
+                f"{folder.name}, {domain}: scored on {scores['n']} problems, not {HELD_OUT}",
+            )
+            score = scores["pass@1"]
+            expect(
+                0 <= score["low"] <= score["value"] <= score["high"] <= 1, f"{folder.name}, {domain}: {score}"
+            )
+
+
+def check_model(path: Path) -> None:
+    """The last accepted model loads, and its tokenizer with it."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    expect(list(path.glob("*.safetensors")), f"no safetensors in {path}")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    expect(
+        model.get_input_embeddings().weight.shape[0] >= len(tokenizer),
+        "the tokenizer knows more tokens than the model",
+    )
+
+
+def print_gain(out: Path) -> None:
+    for number in range(ROUNDS):
+        metrics = json.loads((out / f"round-{number:02d}" / "metrics.json").read_text())
+        verdict = "accepted" if metrics["accepted"] else "rolled back"
+        for domain, base in metrics["base"].items():
+            was, now = (100 * scores["pass@1"]["value"] for scores in (base, metrics["model"][domain]))
+            print(
+                f"gain: round {number} {domain} pass@1 {was:.1f} -> {now:.1f} ({now - was:+.1f} points, {verdict})"
+            )
+
+
+def check(out: Path, more: list[str]) -> None:
+    if out.exists():
+        shutil.rmtree(out)
+    kill_in_the_middle(out, more)
+    rows, files = rows_on_disk(out), closed_files(out)
+    count = sum(map(len, rows.values()))
+    print(f"check: stopped with 143, {count} rows and {len(files)} closed files on disk", flush=True)
+    finish(out, more)
+    after, files_after = rows_on_disk(out), closed_files(out)
+    for folder, before in rows.items():
+        changed = [name for name, row in before.items() if not same_row(row, after[folder].get(name))]
+        expect(not changed, f"{folder}: {len(changed)} rows changed over the resume, first {changed[:1]}")
+    changed = [name for name, digest in files.items() if files_after.get(name) != digest]
+    expect(not changed, f"closed files changed over the resume: {changed}")
+    print(f"check: resumed with 0, all {count} rows and {len(files)} files unchanged", flush=True)
+    check_files(out)
+    print("check: files, columns and funnel are as the contract says", flush=True)
+    finish(out, more)
+    expect(closed_files(out) == files_after, "running a finished run again changed it")
+    print_gain(out)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Check a shortened demo.")
+    parser.add_argument("--out", type=Path, default=Path("runs/check-demo"), help="is removed first")
+    parser.add_argument("more", nargs="*", help="more arguments for synth run, after --")
+    options = parser.parse_args()
+    started = time.monotonic()
+    try:
+        check(options.out, options.more)
+    except (CheckError, KeyError, OSError, subprocess.TimeoutExpired) as error:
+        print(f"check failed: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(f"check: the shortened demo holds in {time.monotonic() - started:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
