@@ -41,19 +41,27 @@ def evaluation_sets(options: DecontaminateOptions | None, evaluation: Mapping[st
         found = list(evaluation) if name == HELD_OUT else [name] if name in evaluation else []
         if not found:
             hint = did_you_mean(name, [HELD_OUT, *evaluation])
-            raise InputError("decontaminate.against", f"no evaluation set '{name}'", f"{hint} ([] turns it off)")
+            raise InputError(
+                "decontaminate.against", f"no evaluation set '{name}'", f"{hint} ([] turns it off)"
+            )
         for set_name in found:
             chosen |= _with_ids(set_name, evaluation[set_name])
     return chosen
 
 
 def _with_ids(name: str, texts: Texts) -> dict[str, str]:
-    named = dict(texts) if isinstance(texts, Mapping) else {f"{name}[{i}]": text for i, text in enumerate(texts)}
+    named = (
+        dict(texts) if isinstance(texts, Mapping) else {f"{name}[{i}]": text for i, text in enumerate(texts)}
+    )
     if not named:
-        raise InputError("decontaminate.against", f"the evaluation set '{name}' is empty", "name another set, or []")
+        raise InputError(
+            "decontaminate.against", f"the evaluation set '{name}' is empty", "name another set, or []"
+        )
     for key, text in named.items():
         if not isinstance(text, str):
-            raise InputError(f"evaluation text {key}", f"a {type(text).__name__}, not text", "map its prompt column")
+            raise InputError(
+                f"evaluation text {key}", f"a {type(text).__name__}, not text", "map its prompt column"
+            )
     return named
 
 

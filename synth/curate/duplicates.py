@@ -17,7 +17,9 @@ SHINGLE = 5
 Grams = frozenset[tuple[str, ...]]
 
 
-def duplicates(texts: Sequence[tuple[str, ...]], visit: Iterable[int], options: DedupOptions) -> dict[int, int]:
+def duplicates(
+    texts: Sequence[tuple[str, ...]], visit: Iterable[int], options: DedupOptions
+) -> dict[int, int]:
     """{index of a duplicate: index of the kept row it matches}; `visit` gives the indices best first."""
     if options.method == "minhash":
         return _near(texts, visit, options.threshold)

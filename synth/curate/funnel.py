@@ -30,7 +30,9 @@ def funnel(
         for stage in STAGES[: _reached(row)]:
             counts[_domain(row)][stage] += 1
     for row in sorted(result.dropped, key=lambda r: as_text(r.get("sample_id"))):
-        entry = reasons[_domain(row)].setdefault(row["decision_reason"], {"count": 0, "example": _example(row)})
+        entry = reasons[_domain(row)].setdefault(
+            row["decision_reason"], {"count": 0, "example": _example(row)}
+        )
         entry["count"] += 1
     for domain, number in (asked or {}).items():
         counts[domain]["asked"] = max(number, counts[domain]["asked"])
@@ -65,4 +67,9 @@ def _reached(row: Mapping[str, Any]) -> int:
 
 def _example(row: Mapping[str, Any]) -> dict[str, Any]:
     texts = {name: as_text(row.get(name))[:EXAMPLE_CHARACTERS] for name in ("prompt", "completion")}
-    return {"sample_id": row.get("sample_id"), **texts, "matched_id": row["matched_id"], "evidence": row["evidence"]}
+    return {
+        "sample_id": row.get("sample_id"),
+        **texts,
+        "matched_id": row["matched_id"],
+        "evidence": row["evidence"],
+    }

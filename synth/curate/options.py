@@ -31,7 +31,9 @@ class DedupOptions:
                 f"use one of {', '.join(DEDUP_METHODS)}",
             )  # fmt: skip
         if self.method not in DEDUP_METHODS:
-            raise InputError("dedup.method", f"unknown '{self.method}'", did_you_mean(self.method, DEDUP_METHODS))
+            raise InputError(
+                "dedup.method", f"unknown '{self.method}'", did_you_mean(self.method, DEDUP_METHODS)
+            )
         if not 0 < self.threshold <= 1:
             raise ValueError(f"dedup.threshold: seen {self.threshold}; use a number above 0 and at most 1")
 
@@ -53,7 +55,9 @@ class DecontaminateOptions:
         if self.ngram < 1:
             raise ValueError(f"decontaminate.ngram: seen {self.ngram}; use at least 1")
         if not 0 < self.threshold <= 1:
-            raise ValueError(f"decontaminate.threshold: seen {self.threshold}; use a number above 0 and at most 1")
+            raise ValueError(
+                f"decontaminate.threshold: seen {self.threshold}; use a number above 0 and at most 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,17 @@ class CurateOptions:
         if isinstance(self.text, list) and not self.text:
             raise ValueError("text: seen an empty list; name at least one column")
         if self.cap_per_problem is not None and self.cap_per_problem < 1:
-            raise ValueError(f"cap_per_problem: seen {self.cap_per_problem}; use at least 1, or null for no cap")
+            raise ValueError(
+                f"cap_per_problem: seen {self.cap_per_problem}; use at least 1, or null for no cap"
+            )
         if any(math.isnan(x) for x in [self.min_reward, *self.reward_schedule]):
             raise ValueError("min_reward, reward_schedule: seen nan; use numbers")
         if self.reward_schedule != sorted(self.reward_schedule):
             raise ValueError(f"reward_schedule: seen {self.reward_schedule}; thresholds must not fall")
         if self.balance not in BALANCE_RULES:
-            raise InputError("balance", f"unknown '{self.balance}'", did_you_mean(self.balance, BALANCE_RULES))
+            raise InputError(
+                "balance", f"unknown '{self.balance}'", did_you_mean(self.balance, BALANCE_RULES)
+            )
 
     @property
     def text_columns(self) -> tuple[str, ...]:

@@ -72,12 +72,16 @@ class _Curation:
         self.decided: dict[int, tuple[str, str | None, str | None]] = {}
         self.ids = [self._id(index) for index in range(len(rows))]
         places = range(len(rows))
-        self.visit = sorted(places, key=lambda i: i) if survivor == "position" else sorted(places, key=self._tie)
+        self.visit = (
+            sorted(places, key=lambda i: i) if survivor == "position" else sorted(places, key=self._tie)
+        )
         self.visit.sort(key=lambda i: -_reward(rows[i]))
 
     def _earlier(self, earlier: Sequence[Mapping[str, Any]]) -> list[Row]:
         """Earlier dataset rows hold the rendered prompt; give them the raw one of the same problem."""
-        prompts = {problem_key(row): row.get("prompt") for row in self.rows if row.get("problem_id") is not None}
+        prompts = {
+            problem_key(row): row.get("prompt") for row in self.rows if row.get("problem_id") is not None
+        }
         return [{**row, "prompt": prompts.get(problem_key(row), row.get("prompt"))} for row in earlier]
 
     def _id(self, index: int) -> str:
@@ -135,12 +139,13 @@ class _Curation:
 
     def _reasoning(self) -> None:
         rows = [*self.rows, *self.earlier]
-        programs = {problem_key(row) for row in self.rows if row.get("tests") is not None or _fenced(row)}
+        # Dataset rows of earlier rounds have no tests column; their problem tells.
+        programs = {problem_key(row) for row in self.rows if row.get("tests") is not None}
 
         def key(index: int) -> tuple[tuple[str, str], str]:
             row = rows[index]
-            problem = problem_key(row)
-            return problem, reasoning_key(as_text(row.get("completion")), problem in programs)
+            problem, text = problem_key(row), as_text(row.get("completion"))
+            return problem, reasoning_key(text, problem in programs or "```py" in text)
 
         visit = [*range(len(self.rows), len(rows)), *self._left()]
         self._match(first_of_key(visit, key), "duplicate_reasoning")
@@ -149,7 +154,9 @@ class _Curation:
         start = len(self.rows)
         for index, winner in matched.items():
             if index < start:
-                name = self.ids[winner] if winner < start else str(self.earlier[winner - start].get("sample_id"))
+                name = (
+                    self.ids[winner] if winner < start else str(self.earlier[winner - start].get("sample_id"))
+                )
                 self.decided[index] = (reason, name, None)
 
     def _decontaminate(self) -> None:
@@ -166,7 +173,12 @@ class _Curation:
         for index, row in enumerate(self.rows):
             reason, matched, evidence = self.decided.get(index, (None, None, None))
             decision = "kept" if reason is None else "rejected"
-            told = {"decision": decision, "decision_reason": reason, "matched_id": matched, "evidence": evidence}
+            told = {
+                "decision": decision,
+                "decision_reason": reason,
+                "matched_id": matched,
+                "evidence": evidence,
+            }
             (kept if reason is None else dropped).append({**row, **told})
         counts = Counter(row["decision_reason"] for row in dropped)
         return CurateResult(kept, dropped, {"kept": len(kept), **dict(sorted(counts.items()))})
@@ -178,10 +190,6 @@ def _reward(row: Mapping[str, Any]) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
         return -math.inf
     return float(value)
-
-
-def _fenced(row: Mapping[str, Any]) -> bool:
-    return "```py" in as_text(row.get("completion"))
 
 
 def _check_columns(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> None:

@@ -16,7 +16,16 @@ _FENCE = re.compile(r"```[ \t]*(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL
 _CALCULATOR = re.compile(r"<<([^<>\n]*)>>")
 _SENTENCE = re.compile(r"[\n;]|[.!?](?=\s|$)")
 _TOKEN = re.compile(r"\\[a-z]+|\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+|[a-z]+|[-+*/^=%(){}\[\]<>!|]")
-_OPERATORS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "\\frac": "/", "\\dfrac": "/", "×": "*", "÷": "/", "−": "-"}
+_OPERATORS = {
+    "\\times": "*",
+    "\\cdot": "*",
+    "\\div": "/",
+    "\\frac": "/",
+    "\\dfrac": "/",
+    "×": "*",
+    "÷": "/",
+    "−": "-",
+}
 MAX_PROGRAM = 100_000
 """Longer programs are compared as text: the parser's time and stack are bounded this way."""
 
@@ -50,7 +59,11 @@ def _equation(piece: str) -> str:
         piece = piece.replace(sign, f" {_OPERATORS[sign]} ")
     found = list(_TOKEN.finditer(piece.lower()))
     tokens = [_OPERATORS.get(match[0], match[0].replace(",", "")) for match in found]
-    kept = [token for place, token in enumerate(tokens) if not token[0].isalpha() or _is_variable(tokens, found, place)]
+    kept = [
+        token
+        for place, token in enumerate(tokens)
+        if not token[0].isalpha() or _is_variable(tokens, found, place)
+    ]
     joined = " ".join(token for token in kept if not token.startswith("\\"))
     return joined if any(character.isdigit() for character in joined) else ""
 

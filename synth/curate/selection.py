@@ -33,7 +33,9 @@ def problem_key(row: Mapping[str, Any]) -> tuple[str, str]:
     return str(row.get("domain", "")), str(row.get("prompt", "") if name is None else name)
 
 
-def over_cap(rows: Sequence[Mapping[str, Any]], visit: Iterable[int], cap: int, taken: Counter[Any]) -> list[int]:
+def over_cap(
+    rows: Sequence[Mapping[str, Any]], visit: Iterable[int], cap: int, taken: Counter[Any]
+) -> list[int]:
     """Indices beyond the first `cap` of each problem in visiting order; `taken` = what earlier rounds kept."""
     counts = Counter(taken)
     dropped = []
