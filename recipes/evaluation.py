@@ -159,7 +159,7 @@ def summarise(
             name: _outcome(pairs, options.k, rng_seed) for name, pairs in problems.items()
         }
         scores[domain.name] = _scores(outcomes[domain.name], options, rng_seed)
-        details[domain.name] = _details(domain, problems, outcomes[domain.name])
+        details[domain.name] = _details(domain, problems, outcomes[domain.name], options)
     tokens = sum(len(row["completion_token_ids"] or ()) for row in completions)
     return Evaluation(scores, outcomes, details, tokens)
 
@@ -189,37 +189,26 @@ def _scores(outcomes: dict[str, dict[str, Any]], options: Any, rng_seed: int) ->
 
 
 def _majority(sampled: list[Row], ks: list[int], rng_seed: int) -> dict[str, float]:
-    """maj@k of one problem, where its verifier names the answers (`details.answer`); unreadable ones vote alone."""
+    """maj@k of one problem, where its verifier names the answers (`details.answer`); unreadable ones do not vote."""
     details = [json.loads(verdict["details"]) for verdict in sampled]
     if not any(detail.get("answer") is not None for detail in details):
         return {}
-    answers = [str(detail.get("answer") or f"unreadable {i}") for i, detail in enumerate(details)]
+    answers = [None if detail.get("answer") is None else str(detail["answer"]) for detail in details]
     correct = [verdict["status"] == "pass" for verdict in sampled]
     return {f"maj@{k}": stats.maj_at_k(answers, correct, k, rng_seed) for k in ks if 1 < k <= len(answers)}
 
 
 def _details(
-    domain: Domain, problems: dict[str, list[tuple[Row, Row]]], outcomes: dict[str, dict[str, Any]]
+    domain: Domain, problems: dict[str, list[tuple[Row, Row]]], outcomes: dict[str, dict[str, Any]], options: Any
 ) -> dict[str, Any]:
-    """Diversity and length of the sampled (else greedy) completions, finish reasons, unjudged count, by difficulty."""
+    """Diversity of the sampled (else greedy) completions, unjudged and cut ones, and pass@1 by difficulty."""
     rows = [(row, verdict) for pairs in problems.values() for row, verdict in pairs]
-    sampled = [(r, v) for r, v in rows if r["index"] != GREEDY] or rows
-    solved: dict[str, set[str]] = defaultdict(set)
-    for row, verdict in sampled:
-        if verdict["status"] == "pass":
-            solved[row["problem_id"]].add(" ".join(row["completion"].split()))
-    difficulty: dict[str, list[int]] = defaultdict(list)
-    names = {problem["problem_id"]: problem.get("difficulty") for problem in domain.held_out}
-    for name, outcome in outcomes.items():
-        if names.get(name) is not None and outcome["greedy"] is not None:
-            difficulty[str(names[name])].append(outcome["greedy"])
+    sampled = [(row, verdict) for row, verdict in rows if row["index"] != GREEDY] or rows
+    greedy = {name: float(o["greedy"]) for name, o in outcomes.items() if o["greedy"] is not None}
+    difficulty = {problem["problem_id"]: problem.get("difficulty") for problem in domain.held_out}
     return {
         "unjudged": sum(verdict["status"] == "error" for _, verdict in rows),
         "truncated": sum(row["finish_reason"] == "length" for row, _ in rows),
-        "mean_length": sum(len(r["completion"]) for r, _ in sampled) / max(len(sampled), 1),
-        "distinct_per_solved": sum(map(len, solved.values())) / max(len(solved), 1),
-        "solved": len(solved),
-        "by_difficulty": {
-            key: {"pass@1": sum(values) / len(values), "n": len(values)} for key, values in sorted(difficulty.items())
-        },
+        "diversity": stats.diversity({**row, "status": verdict["status"]} for row, verdict in sampled),
+        "by_difficulty": stats.by_difficulty(greedy, difficulty, n=options.bootstrap),
     }

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from recipes.progress import Progress
     from recipes.sampling import Domain, Row
     from recipes.schema import Recipe
+    from trainers import TrainResult
 
 log = logging.getLogger("synthloop")
 
@@ -161,7 +162,10 @@ def _one_round(ctx: Context, index: int, base: Model, accepted: Model) -> dict[s
             "training": training,
             "details": candidate.evaluation.details,
         }
-        metrics["tokens"] |= {"sampled": growth.tokens + candidate.evaluation.tokens, **training["tokens"]}
+        metrics["tokens"] |= {
+            "sampled": growth.tokens + candidate.evaluation.tokens,
+            "trained": training["trained_tokens"],
+        }
         _say_verdict(ctx, index, candidate, decision)
     write_json(folder / "metrics.json", metrics)
     return metrics
@@ -242,13 +246,24 @@ def _improve(ctx: Context, index: int, accepted: Model, growth: Growth) -> tuple
             ctx.recipe.train_options(),
             ctx.recipe.rng_seed + index,
             lineage=lineage,
-            on_step=lambda step, total, logs: bar.update(step, total),
+            on_step=lambda entry: bar.update(entry["step"], entry["steps"]),
         )
     digest = model_hash(folder / "model")
-    training = {"rows": len(rows), "steps": result.steps, **result.facts()}
+    training = training_facts(result)
     (folder / "training").mkdir(exist_ok=True)
     write_json(folder / "training" / "manifest.json", {"model": digest, "training": training})
     return digest, training
+
+
+def training_facts(result: TrainResult) -> dict[str, Any]:
+    """What a round's metrics tell of a training: fates of its rows, steps, tokens, first and last loss."""
+    return {
+        "rows": result.counts,
+        "steps": result.steps,
+        "trained_tokens": sum(entry["tokens"] for entry in result.logs),
+        "loss": {"first": result.logs[0]["loss"], "last": result.logs[-1]["loss"]} if result.logs else None,
+        "stopped_early": result.stopped_early,
+    }
 
 
 def _judge_candidate(

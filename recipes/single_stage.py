@@ -9,7 +9,7 @@ from recipes import models
 from recipes.engine_handle import EngineHandle
 from recipes.evaluation import evaluate
 from recipes.problems import load_domains, supervised_rows
-from recipes.self_training import Context, Model, measure
+from recipes.self_training import Context, Model, measure, training_facts
 from synth.records.errors import InputError, WorkError
 from synth.records.ids import model_hash
 from synth.records.jsonl import read_jsonl, write_json
@@ -61,9 +61,9 @@ def _train(recipe: Recipe, base: Path, rows: list[Row], out: Path, progress: Pro
             recipe.train_options(),
             recipe.rng_seed,
             lineage=lineage,
-            on_step=lambda step, total, logs: bar.update(step, total),
+            on_step=lambda entry: bar.update(entry["step"], entry["steps"]),
         )
-    return {"rows": len(rows), "steps": result.steps, **result.facts()}
+    return training_facts(result)
 
 
 def train_alone(recipe: Recipe, data: str | None, out: Path, progress: Progress) -> Path:

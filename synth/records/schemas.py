@@ -51,7 +51,7 @@ def verdicts() -> pa.Schema:
 
 
 def dataset() -> pa.Schema:
-    """Training columns and why each row was kept or rejected (`decision` is kept or rejected)."""
+    """Training columns and why each row was kept or rejected; `evidence` is JSON text."""
     import pyarrow as pa
 
     return pa.schema(
@@ -70,6 +70,7 @@ def dataset() -> pa.Schema:
             ("decision", pa.string()),
             ("decision_reason", pa.string()),
             ("matched_id", pa.string()),
+            ("evidence", pa.string()),
             ("source", pa.string()),
         ]
     )

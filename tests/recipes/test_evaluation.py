@@ -1,0 +1,130 @@
+"""Evaluation and gate on a fake engine and a fake judge: who counts, what is asked once, when a model is rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from recipes.evaluation import Evaluation, evaluate
+from recipes.gate import decide
+from recipes.sampling import Domain
+from synth.engines import Capabilities, Output, Request
+from verifiers import Verdict
+
+OPTIONS = SimpleNamespace(
+    k=[1, 2], n=3, temperature=1.0, top_p=1.0, top_k=0, max_tokens=8, max_problems=None, bootstrap=200
+)
+
+
+@dataclass
+class Prompt:
+    text: str
+    token_ids: tuple[int, ...] | None = (1, 2)
+    messages: None = None
+
+
+class ParrotEngine:
+    """Answers `greedy` at temperature 0 and `INDEX` otherwise; counts what it was asked."""
+
+    capabilities = Capabilities(False, True, False, True, False)
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+        self._queue: list[Request] = []
+
+    def submit(self, requests: Iterable[Request]) -> None:
+        self._queue += requests
+
+    def outputs(self) -> Iterator[Output]:
+        while self._queue:
+            request = self._queue.pop()
+            self.asked.append(request)
+            text = "greedy" if request.sampling.temperature == 0 else str(request.index)
+            yield Output(request.id, text, list(request.prompt_token_ids or ()), [3], "stop")
+
+
+class Judge:
+    """Greedy answers pass for even problems; sample 0 always passes; problem 3 cannot be judged."""
+
+    def verify_batch(self, rows: Iterable[Mapping[str, Any]], workers: int = 1) -> Iterator[Verdict]:
+        for row in rows:
+            if row["number"] == 3:
+                yield Verdict("error", None, "unparsable_reference", {})
+                continue
+            good = row["number"] % 2 == 0 if row["completion"] == "greedy" else row["completion"] == "0"
+            yield Verdict("pass" if good else "fail", float(good), "any", {"answer": row["completion"]})
+
+
+def domain() -> Domain:
+    held_out = [{"problem_id": f"p{i}", "prompt": f"{i}", "number": i, "difficulty": i % 2} for i in range(5)]
+    return Domain("math", "judge", Judge(), lambda row: Prompt(row["prompt"]), "t", (), held_out, lambda _round: [])
+
+
+def run(folder: Path, engine: ParrotEngine, model: str = "m") -> Evaluation:
+    return evaluate(lambda: engine, folder, [domain()], OPTIONS, model, 0, 1, lambda done, total: None)  # type: ignore[arg-type, return-value]
+
+
+def test_scores_count_judged_problems_only(tmp_path: Path) -> None:
+    result = run(tmp_path, ParrotEngine())
+    scores = result.scores["math"]
+    assert scores["n"] == 4
+    assert scores["pass@1"]["value"] == pytest.approx(3 / 4)  # 0, 2, 4 of 0, 1, 2, 4
+    assert scores["mean@n"]["value"] == pytest.approx(1 / 3)
+    assert scores["pass@2"]["value"] == pytest.approx(2 / 3)
+    assert scores["maj@2"]["value"] == pytest.approx(1 / 3)  # ties share the vote
+    assert result.details["math"]["unjudged"] == 4
+    assert result.details["math"]["by_difficulty"]["1"]["pass@1"]["value"] == 0
+    assert result.tokens == 20
+
+
+def test_what_is_on_disk_is_not_asked_again(tmp_path: Path) -> None:
+    first = ParrotEngine()
+    before = run(tmp_path, first)
+    assert len(first.asked) == 20
+    (tmp_path / "evaluation.json").unlink()
+    second = ParrotEngine()
+    assert run(tmp_path, second) == before
+    assert second.asked == []
+
+
+def test_seeds_differ_between_samples_and_agree_between_models(tmp_path: Path) -> None:
+    one, two = ParrotEngine(), ParrotEngine()
+    run(tmp_path / "one", one, "one")
+    run(tmp_path / "two", two, "two")
+    sampled = {(r.prompt, r.index): r.seed for r in one.asked if r.sampling.temperature}
+    assert len(set(sampled.values())) == len(sampled) == 15
+    assert sampled == {(r.prompt, r.index): r.seed for r in two.asked if r.sampling.temperature}
+    assert not {r.id for r in one.asked} & {r.id for r in two.asked}
+
+
+def scored(values: list[int | None]) -> Evaluation:
+    outcomes = {f"p{i}": {"greedy": v, "correct": 0, "judged": 0, "maj": {}} for i, v in enumerate(values)}
+    return Evaluation({}, {"math": outcomes}, {}, 0)
+
+
+def test_gate_rolls_back_what_is_worse_and_counts_what_is_better() -> None:
+    zeros, ones = scored([0] * 40), scored([1] * 40)
+    worse = decide(ones, zeros, "pass@1", 0.05, 0)
+    assert not worse.accepted
+    assert worse.difference == -1
+    better = decide(zeros, ones, "pass@1", 0.05, 0)
+    assert better.accepted
+    assert better.gained
+
+
+def test_gate_accepts_noise_without_calling_it_a_gain() -> None:
+    decision = decide(scored([0, 1] * 20), scored([1, 0] * 20), "pass@1", 0.05, 0)
+    assert decision.accepted
+    assert not decision.gained
+    assert decision.problems == 40
+
+
+def test_gate_pairs_only_problems_both_models_were_judged_on() -> None:
+    decision = decide(scored([1, None, 0]), scored([None, 1, 1]), "pass@1", 0.05, 0)
+    assert decision.problems == 1
+    assert decision.difference == 1
