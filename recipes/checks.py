@@ -69,13 +69,14 @@ def _from_model(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_room(path: Path_, section: Mapping[str, Any], find: Any, default: str | None) -> Iterator[Problem]:
-    name, values = section.get("name", default), section.get("options") or {}
+    name, values, cls = section.get("name", default), section.get("options") or {}, None
     if not isinstance(name, str) or not isinstance(values, dict):
         return None
     try:
         cls = find(name)
         return None if cls is None else fill_options(cls, values)
     except ValidationError as error:
+        assert cls is not None
         for inner, seen, fix in explain(error, cls, values):
             yield (*path, "options", *inner), seen, fix
     except InputError as error:
