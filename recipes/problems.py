@@ -126,10 +126,10 @@ class TrainProblems:
     def _window(self, pool: list[Row], start: int, size: int) -> list[Row]:
         """Rows `start` to `start + size` of the pool repeated without end, each time in another order."""
         chosen: dict[str, Row] = {}
-        for place in range(start, start + size):
-            turn, index = divmod(place, len(pool))
-            row = ordered(pool, self.options, self.recipe.rng_seed, turn)[index]
-            chosen[row["problem_id"]] = row
+        for turn in range(start // len(pool), (start + size - 1) // len(pool) + 1):
+            rows, before = ordered(pool, self.options, self.recipe.rng_seed, turn), turn * len(pool)
+            for row in rows[max(0, start - before) : start + size - before]:
+                chosen[row["problem_id"]] = row
         return list(chosen.values())
 
     def _all(self, source: Source) -> list[Row]:
@@ -219,13 +219,8 @@ def load(
             "mend the source or its column mapping, or raise problems.max_bad",
         )
     found = f"{len(loaded.rows)} problems, {loaded.duplicates} duplicates left out"
-    log.info(
-        "%s: %s, %d unusable%s",
-        where,
-        found,
-        len(loaded.unusable),
-        "".join(f"; {u}" for u in loaded.unusable[:3]),
-    )
+    examples = "".join(f"; {reason}" for reason in loaded.unusable[:3])
+    log.info("%s: %s, %d unusable%s", where, found, len(loaded.unusable), examples)
     return loaded
 
 

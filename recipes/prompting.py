@@ -198,7 +198,8 @@ def load_function(name: str, where: str) -> Callable[[Row], Any]:
         raise InputError(where, f"no such file: {path}", "check the path")
     module_name = "prompt_file_" + hashlib.sha256(str(file).encode()).hexdigest()[:12]
     spec = importlib.util.spec_from_file_location(module_name, file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and typing look their module up by name while the file runs.
     sys.modules[module_name] = module

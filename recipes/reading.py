@@ -122,6 +122,7 @@ _READERS = {"jsonl": read_jsonl, "json": _read_json, "csv": _read_csv, "parquet"
 
 def _read_hub(source: Source, where: str) -> Iterator[Row]:
     import datasets
+    from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars()
     try:
@@ -131,12 +132,13 @@ def _read_hub(source: Source, where: str) -> Iterator[Row]:
         raise WorkError(
             f"{where}.path", f"the hub did not answer for {source.path} ({_first(error)})", fix
         ) from None
-    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+    except (ValueError, OSError, DatasetsError) as error:
         fix = "check path, config and split; a local file needs its ending (.jsonl, .json, .parquet, .csv)"
         seen = f"data set {source.path}, config {source.config}, split {source.split}: {_first(error)}"
         raise InputError(f"{where}.path", seen, fix) from None
     for row in rows:
-        yield {str(key): plain(value) for key, value in dict(row).items()}
+        assert isinstance(row, dict)
+        yield {str(key): plain(value) for key, value in row.items()}
 
 
 def _first(error: BaseException) -> str:
