@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -97,7 +98,8 @@ def test_every_family_and_level_is_there(lists: dict[tuple[str, int], list[dict]
             assert levels[1] > 2 * levels[3] > 0
         else:
             assert min(levels.values()) > 0.8 * COUNT / 4
-    assert (len(MATH_FAMILIES) >= 6) and (len(CODE_FAMILIES) >= 8)
+    assert len(MATH_FAMILIES) >= 6
+    assert len(CODE_FAMILIES) >= 8
 
 
 def test_space_is_large() -> None:
@@ -282,7 +284,7 @@ def test_cases_tell_programs_apart() -> None:
     by_family = {name: [r for r in rows if r["family"] == name] for name in ("numbers", "lists", "texts")}
     jobs = []
     for members in by_family.values():
-        for row, other in zip(members, members[1:], strict=False):
+        for row, other in itertools.pairwise(members):
             jobs.append({"solution": other["solution"], "tests": row["tests"]})
     done = subprocess.run(
         [sys.executable, "-c", RUNNER],

@@ -18,9 +18,39 @@ from synth.generators.procedural.draw import Draw, Problem
 CASES = 5
 LARGEST = 10**6
 _WORD_LIST = (
-    "tea stone river lion and cat sand rain to note star oil code train lost birds a tin order list "
-    "cedar ocean salt dust ride in bone ladder Oslo tide corn Rome"
-).split()
+    "tea",
+    "stone",
+    "river",
+    "lion",
+    "and",
+    "cat",
+    "sand",
+    "rain",
+    "to",
+    "note",
+    "star",
+    "oil",
+    "code",
+    "train",
+    "lost",
+    "birds",
+    "a",
+    "tin",
+    "order",
+    "list",
+    "cedar",
+    "ocean",
+    "salt",
+    "dust",
+    "ride",
+    "in",
+    "bone",
+    "ladder",
+    "Oslo",
+    "tide",
+    "corn",
+    "Rome",
+)
 
 
 class Step(NamedTuple):

@@ -83,7 +83,7 @@ LIST = (
         "without",
         ("remove {c}",),
         "[x for x in xs if x != {c}]",
-        lambda v, c: [x for x in v if not x == c],
+        lambda v, c: [x for x in v if x != c],
         _WIDE,
     ),
     Stage(

@@ -226,7 +226,7 @@ def _word(draw: Draw, level: int) -> Asked:
 
 
 def _shopping(draw: Draw, level: int, who: str, things: str) -> Asked:
-    kinds = draw.sample([t for t in _THINGS if t != things], min(level, 2)) + [things]
+    kinds = [*draw.sample([t for t in _THINGS if t != things], min(level, 2)), things]
     lines = [(draw.integer(2, 9), draw.integer(2, 12 if level < 4 else 25), kind) for kind in kinds]
     steps: list[str] = []
     costs = [_do(steps, n, "*", price) for n, price, _ in lines]
