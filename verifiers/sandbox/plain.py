@@ -1,0 +1,133 @@
+"""Plain data as tagged JSON: what may cross between a job and the trusted process.
+
+JSON's own types stand for themselves; every other value is `{"$type": NAME, "value": ...}`:
+tuple, set, frozenset, deque (list of values), dict (list of pairs), bytes and bytearray (base64, or a list of
+integers), complex ([re, im] or text), float (nan, inf, -inf), int (hexadecimal text, for numbers too long for JSON
+readers), range ([start, stop, step]), Decimal and Fraction (text). Exact types only: an instance of a subclass
+could carry its own `__eq__`. Nothing is ever pickled. `Counter`, `OrderedDict` and `defaultdict` are reduced to `dict`,
+numpy scalars to Python's numbers.
+
+Used on both sides, so standard library only.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections
+import decimal
+import fractions
+import math
+import sys
+from typing import Any
+
+MAX_DEPTH = 100
+_LONG_INT = 1 << 4000  # beyond it Python's own decimal reading is limited (and quadratic)
+_SEQUENCES: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset", collections.deque: "deque"}
+_REDUCED = (collections.Counter, collections.OrderedDict, collections.defaultdict)
+
+
+class NotPlain(ValueError):
+    """A value that does not cross: a foreign type, too deep, cyclic."""
+
+
+def encode(value: Any, depth: int = 0) -> Any:
+    """`value` as a tree that `json.dumps` takes. Raises NotPlain."""
+    kind = type(value)
+    if value is None or kind is bool or kind is str:
+        return value
+    if kind is int:
+        if -_LONG_INT < value < _LONG_INT:
+            return value
+        return {"$type": "int", "value": hex(value)}
+    if kind is float:
+        return value if math.isfinite(value) else {"$type": "float", "value": repr(value)}
+    if depth >= MAX_DEPTH:
+        raise NotPlain(f"nested deeper than {MAX_DEPTH}")
+    if kind is list:
+        return [encode(item, depth + 1) for item in value]
+    if kind in _SEQUENCES:
+        return {"$type": _SEQUENCES[kind], "value": [encode(item, depth + 1) for item in value]}
+    if kind is dict or kind in _REDUCED:
+        items = list(dict.items(value))
+        if "$type" not in value and all(type(key) is str for key, _ in items):
+            return {key: encode(item, depth + 1) for key, item in items}
+        pairs = [[encode(key, depth + 1), encode(item, depth + 1)] for key, item in items]
+        return {"$type": "dict", "value": pairs}
+    return _encode_rare(value, kind)
+
+
+def _encode_rare(value: Any, kind: type) -> Any:
+    if kind is complex:
+        return {"$type": "complex", "value": [encode(value.real), encode(value.imag)]}
+    if kind is bytes or kind is bytearray:
+        return {"$type": kind.__name__, "value": base64.b64encode(value).decode()}
+    if kind is range:
+        return {"$type": "range", "value": [encode(value.start), encode(value.stop), encode(value.step)]}
+    if kind is decimal.Decimal or kind is fractions.Fraction:
+        return {"$type": kind.__name__, "value": str(value)}
+    numpy = sys.modules.get("numpy")
+    generic = getattr(numpy, "generic", None)
+    if isinstance(generic, type) and issubclass(kind, generic) and kind.__module__ == "numpy":
+        return encode(value.item(), MAX_DEPTH)
+    raise NotPlain(f"a value of type {kind.__name__!s:.80}")
+
+
+def decode(tree: Any, depth: int = 0) -> Any:
+    """The value of a tree. Raises NotPlain for anything the encoder could not have meant."""
+    kind = type(tree)
+    if tree is None or kind in (bool, int, float, str):
+        return tree
+    if depth >= 2 * MAX_DEPTH:
+        raise NotPlain("nested too deep")
+    if kind is list:
+        return [decode(item, depth + 1) for item in tree]
+    if kind is not dict:
+        raise NotPlain(f"not JSON: {kind.__name__}")
+    if "$type" not in tree:
+        return {key: decode(item, depth + 1) for key, item in tree.items()}
+    if "value" not in tree or len(tree) != 2:
+        raise NotPlain('a tagged value has exactly "$type" and "value"')
+    try:
+        return _decode_tagged(tree["$type"], tree["value"], depth + 1)
+    except NotPlain:
+        raise
+    except Exception as error:
+        raise NotPlain(f"bad value for $type {tree['$type']!r:.40}: {error!s:.200}") from None
+
+
+def _decode_tagged(tag: Any, value: Any, depth: int) -> Any:
+    if tag in ("tuple", "set", "frozenset", "list", "deque"):
+        build = {"tuple": tuple, "set": set, "frozenset": frozenset, "list": list, "deque": collections.deque}[tag]
+        return build([decode(item, depth) for item in _a_list(value)])
+    if tag == "dict":
+        pairs = value.items() if type(value) is dict else [(decode(key, depth), item) for key, item in value]
+        return {key: decode(item, depth) for key, item in pairs}
+    if tag in ("bytes", "bytearray"):
+        raw = base64.b64decode(value, validate=True) if type(value) is str else bytes(_a_list(value))
+        return raw if tag == "bytes" else bytearray(raw)
+    if tag == "complex":
+        if type(value) is str:
+            return complex(value.replace(" ", ""))
+        real, imaginary = value if type(value) is list else (value["real"], value["imag"])
+        return complex(float(decode(real, depth)), float(decode(imaginary, depth)))
+    if tag == "float":
+        return float(value)
+    if tag == "int":
+        return int(value, 0) if type(value) is str else int(value)
+    if tag == "range":
+        return range(*[decode(item, depth) for item in _a_list(value)])
+    if tag == "Decimal":
+        return decimal.Decimal(str(value))
+    if tag == "Fraction":
+        # digits only: an exponent in the text would be a number of that many digits
+        top, _, bottom = str(value).partition("/")
+        return fractions.Fraction(int(top), int(bottom or "1"))
+    if tag in ("str", "bool", "NoneType", "none"):
+        return {"str": str, "bool": bool}.get(tag, lambda _: None)(value)
+    raise NotPlain(f"unknown $type {tag!r:.40}")
+
+
+def _a_list(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise NotPlain("a list is needed")
+    return value

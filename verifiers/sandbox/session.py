@@ -1,0 +1,252 @@
+"""One running job as the trusted process sees it: frames, pipes, deadlines, end.
+
+All reading is bounded and never blocks past a deadline; nothing that comes in is believed or executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+_END_SECONDS = 10.0
+_CHUNK = 1 << 16
+
+
+class SandboxError(RuntimeError):
+    """The sandbox failed, not the program."""
+
+
+class LimitReached(Exception):
+    """The job went over a limit that the trusted side keeps. `reason`: time_limit or output_limit."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended.
+
+    `status`: wait status of the program, None when its jail was killed first. `killed`: the fork server's reason for
+    killing it (`memory`, `wall`, `disk`). `cpu`: seconds of all its processes that were waited for. `peak`: bytes.
+    """
+
+    status: int | None
+    killed: str | None
+    cpu: float
+    peak: int
+
+
+class Session:
+    """A job between its start and its end. Always `close()` it."""
+
+    def __init__(
+        self, control: socket.socket, channel: socket.socket, pipes: tuple[int, int, int], number: int, output: int
+    ) -> None:
+        self._control, self._channel, self.number = control, channel, number
+        self._stdin: int | None = pipes[0]
+        self._outputs = {pipes[1]: bytearray(), pipes[2]: bytearray()}
+        self._stdout, self._stderr = pipes[1], pipes[2]
+        self._open = set(pipes[1:])
+        self._limit = output
+        self._to_stdin, self._to_channel, self._from_channel = memoryview(b""), memoryview(b""), bytearray()
+        self._ended: dict[str, Any] | None = None
+        self._channel_open = True
+        self.started = time.monotonic()
+        channel.setblocking(False)
+        for descriptor in pipes:
+            os.set_blocking(descriptor, False)
+
+    @property
+    def stdout(self) -> bytes:
+        """What the program wrote to its standard output so far, at most the output limit and one chunk."""
+        return bytes(self._outputs[self._stdout])
+
+    @property
+    def stderr(self) -> bytes:
+        """The same for its standard error; what is over the limit is read and dropped."""
+        return bytes(self._outputs[self._stderr])
+
+    def feed(self, data: bytes) -> None:
+        """Standard input of the program; written as the program reads, then closed."""
+        self._to_stdin = memoryview(data)
+        self._write_stdin()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Queue a frame; it goes out while receiving."""
+        data = json.dumps(message).encode()
+        self._to_channel = memoryview(bytes(self._to_channel) + struct.pack("=I", len(data)) + data)
+        self._write_channel()
+
+    def receive(self, deadline: float, max_frame: int) -> dict[str, Any] | None:
+        """The next frame, None when the job ended without one. Raises LimitReached.
+
+        A frame that is not a JSON object counts as none.
+        """
+        while True:
+            frame = self._frame(max_frame)
+            if frame is not None:
+                return frame
+            if self._ended is not None or not self._channel_open:
+                return None
+            self._pump(deadline)
+
+    def wait(self, deadline: float) -> None:
+        """Until every process of the job is dead and its output is read. Raises LimitReached."""
+        while self._ended is None:
+            self._pump(deadline)
+        self._drain()
+
+    def close(self, kill: bool = True) -> Ended:
+        """Kill what is left, wait until all of it is dead, close all descriptors. Raises SandboxError."""
+        try:
+            if self._ended is None and kill:
+                with contextlib.suppress(OSError):
+                    self._control.send(json.dumps({"kill": self.number}).encode())
+            deadline = time.monotonic() + _END_SECONDS
+            while self._ended is None:
+                try:
+                    self._pump(deadline)
+                except LimitReached as limit:
+                    if limit.reason == "time_limit":
+                        raise SandboxError("the fork server does not answer") from None
+            self._drain()
+        finally:
+            self._channel.close()
+            self._close_stdin()
+            for descriptor in self._outputs:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+        reply = self._ended
+        if reply.get("infra"):
+            raise SandboxError(str(reply["infra"]))
+        return Ended(reply["status"], reply["killed"], reply["cpu"], reply["peak"])
+
+    # --- the pump ---
+
+    def _pump(self, deadline: float) -> None:
+        """Wait for something and move it."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise LimitReached("time_limit")
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        if self._channel_open:
+            poll.register(self._channel, select.POLLIN | (select.POLLOUT if self._to_channel else 0))
+        for descriptor in self._open:
+            poll.register(descriptor, select.POLLIN)
+        if self._stdin is not None and self._to_stdin:
+            poll.register(self._stdin, select.POLLOUT)
+        over = False
+        for descriptor, _ in poll.poll(left * 1000 + 1):
+            if descriptor == self._control.fileno():
+                self._read_control()
+            elif descriptor == self._stdin:
+                self._write_stdin()
+            elif descriptor in self._open:
+                over |= self._read_output(descriptor)
+            else:
+                self._write_channel()
+                self._read_channel()
+        if over:
+            raise LimitReached("output_limit")
+
+    def _read_control(self) -> None:
+        data = self._control.recv(65536)
+        if not data:
+            raise SandboxError("the fork server died")
+        message = json.loads(data)
+        if message.get("ended") == self.number:
+            self._ended = message
+
+    def _read_output(self, descriptor: int) -> bool:
+        """Take what is there. True when standard output is over its limit."""
+        try:
+            data = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._open.discard(descriptor)
+            return False
+        kept = self._outputs[descriptor]
+        kept += data[: max(0, self._limit - len(kept)) + 1]
+        return descriptor == self._stdout and len(kept) > self._limit
+
+    def _drain(self) -> None:
+        """All processes are dead: what they wrote is in the pipes, and nothing more will come."""
+        self._read_channel()
+        for descriptor in list(self._open):
+            for _ in range(64):
+                before = len(self._outputs[descriptor])
+                self._read_output(descriptor)
+                if descriptor not in self._open or len(self._outputs[descriptor]) == before:
+                    break
+
+    def _read_channel(self) -> None:
+        while self._channel_open:
+            try:
+                data = self._channel.recv(_CHUNK)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._channel_open = False
+            self._from_channel += data
+            if len(data) < _CHUNK:
+                return
+
+    def _frame(self, max_frame: int) -> dict[str, Any] | None:
+        buffer = self._from_channel
+        if len(buffer) < 4:
+            return None
+        length = struct.unpack_from("=I", buffer)[0]
+        if length > max_frame:
+            raise LimitReached("output_limit")
+        if len(buffer) < 4 + length:
+            return None
+        raw = bytes(buffer[4 : 4 + length])
+        del buffer[: 4 + length]
+        try:
+            message = json.loads(raw)
+        except (ValueError, RecursionError):
+            return {}
+        return message if isinstance(message, dict) else {}
+
+    def _write(self, data: memoryview, write: Callable[[memoryview], int]) -> memoryview | None:
+        """Write what goes; None when the other side is gone."""
+        try:
+            while data:
+                data = data[write(data[: 1 << 20]) :]
+        except BlockingIOError:
+            return data
+        except OSError:
+            return None
+        return data
+
+    def _write_channel(self) -> None:
+        left = self._write(self._to_channel, self._channel.send)
+        self._to_channel = memoryview(b"") if left is None else left
+
+    def _write_stdin(self) -> None:
+        descriptor = self._stdin
+        if descriptor is None:
+            return
+        left = self._write(self._to_stdin, lambda data: os.write(descriptor, data))
+        self._to_stdin = memoryview(b"") if left is None else left
+        if not self._to_stdin:
+            self._close_stdin()
+
+    def _close_stdin(self) -> None:
+        if self._stdin is not None:
+            os.close(self._stdin)
+            self._stdin = None

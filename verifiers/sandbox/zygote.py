@@ -1,0 +1,297 @@
+"""The fork server: a small clean Python process that forks one jailed process for each job.
+
+Started as `python -I -S` with an empty environment; it never holds tests, answers or secrets, because a job can read
+all memory it was forked from. The trusted process speaks to it over a SEQPACKET socket (JSON messages): a job's limits
+come in with its file descriptors (stdin, stdout, stderr, channel), its end goes out once every process of it is dead.
+The program itself comes over the job's channel and is never seen here.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import Any
+
+from . import jail, kernel, program, seccomp
+
+_WATCH_SECONDS = 0.03
+_CHANNEL = 3
+
+
+class Server:
+    """State of one fork server; one job at a time."""
+
+    def __init__(self, control: socket.socket, config: dict[str, Any]) -> None:
+        self.control = control
+        self.tier: str = config["tier"]
+        self.config = config
+        self.readable: list[str] = config["readable"]
+        self.filter = seccomp.build(self.tier == "T1") if self.tier != "T3" else b""
+        self.namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if self.tier == "T1" else -1
+        self.base_memory = _memory_of("self")
+        self.job: dict[str, Any] | None = None
+        self.poll = select.poll()
+        self.poll.register(control, select.POLLIN)
+
+    def serve(self) -> None:
+        """Until the trusted process closes its end."""
+        while True:
+            for descriptor, _ in self.poll.poll(_WATCH_SECONDS * 1000 if self.job else None):
+                if descriptor == self.control.fileno():
+                    if not self._message():
+                        self._kill()
+                        return
+                elif self.job and descriptor == self.job["pidfd"]:
+                    self._ended()
+            if self.job:
+                self._watch()
+
+    def _message(self) -> bool:
+        data, descriptors, _, _ = socket.recv_fds(self.control, 65536, 8)
+        if not data:
+            return False
+        message = json.loads(data)
+        if "job" in message:
+            self._start(message["job"], message["limits"], descriptors)
+        elif self.job and message.get("kill") == self.job["id"]:
+            self._kill()
+        return True
+
+    def _start(self, number: int, limits: dict[str, Any], descriptors: list[int]) -> None:
+        report_read, report_write = os.pipe()
+        try:
+            if self.tier == "T1":
+                kernel.setns(self.namespace, kernel.NEWPID)
+                kernel.unshare(kernel.NEWPID)
+            pid = os.fork()
+        except OSError as error:
+            self._send({"ended": number, "infra": f"fork: {error}"})
+            for descriptor in (*descriptors, report_read, report_write):
+                os.close(descriptor)
+            return
+        if pid == 0:
+            os.close(report_read)
+            self._be_init(limits, descriptors, report_write)
+        for descriptor in (*descriptors, report_write):
+            os.close(descriptor)
+        pidfd = os.pidfd_open(pid)
+        self.poll.register(pidfd, select.POLLIN)
+        self.job = {"id": number, "pid": pid, "pidfd": pidfd, "report": report_read, "limits": limits,
+                    "start": time.monotonic(), "watched": time.monotonic(), "peak": 0, "killed": None}  # fmt: skip
+
+    # --- the job's side ---
+
+    def _be_init(self, limits: dict[str, Any], descriptors: list[int], report: int) -> None:
+        """First process of a job: makes its surroundings, forks the program, reports how that ended."""
+        try:
+            os.setsid()
+            self.control.close()
+            if self.tier == "T1":
+                jail.enter_job(limits)
+            else:
+                os.chdir(self.config["scratch"])
+            child = os.fork()
+            if child == 0:
+                self._be_program(limits, descriptors, report)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+            while True:
+                pid, status = os.wait()
+                if pid == child:
+                    break
+            os.write(report, struct.pack("=Bi", 0, status))
+        except BaseException as error:
+            os.write(report, struct.pack("=Bi", 1, 0) + str(error).encode()[:300])
+        os._exit(0)
+
+    def _be_program(self, limits: dict[str, Any], descriptors: list[int], report: int) -> None:
+        try:
+            top = max(*descriptors, report) + 1
+            # first above all numbers in use, so that none is overwritten before it is copied
+            moved = [os.dup2(descriptor, top + index) for index, descriptor in enumerate((*descriptors, report))]
+            for number, descriptor in enumerate(moved):
+                os.dup2(descriptor, number, inheritable=number < _CHANNEL)
+            report = len(descriptors)
+            os.closerange(report + 1, 4096)
+            jail.restrict(limits, self.tier, self.readable, self.config["scratch"], self.filter)
+            os.close(report)
+        except BaseException as error:
+            os.write(report, struct.pack("=Bi", 1, 0) + str(error).encode()[:300])
+            os._exit(1)
+        program.main(_CHANNEL)
+
+    # --- its end ---
+
+    def _kill(self, why: str | None = None) -> None:
+        if not self.job:
+            return
+        self.job["killed"] = self.job["killed"] or why
+        if self.tier == "T1":
+            signal.pidfd_send_signal(self.job["pidfd"], signal.SIGKILL)
+        else:
+            self._kill_session()
+
+    def _kill_session(self) -> None:
+        """Without a pid namespace: the job's session, then whatever was left to this process as subreaper."""
+        assert self.job
+        leader = self.job["pid"]
+        for _ in range(50):
+            try:
+                os.killpg(leader, signal.SIGKILL)
+            except OSError:
+                return
+            time.sleep(0.001)
+
+    def _ended(self) -> None:
+        job = self.job
+        assert job
+        if self.tier != "T1":
+            self._kill_session()
+        _, _, usage = os.wait4(job["pid"], 0)
+        if self.tier != "T1":
+            self._reap()
+            jail.empty_folder(self.config["scratch"])
+        self.poll.unregister(job["pidfd"])
+        os.close(job["pidfd"])
+        os.set_blocking(job["report"], False)
+        try:
+            raw = os.read(job["report"], 4096)
+        except BlockingIOError:
+            raw = b""
+        os.close(job["report"])
+        self.job = None
+        reply = {
+            "ended": job["id"], "status": None, "infra": None, "killed": job["killed"],
+            "cpu": usage.ru_utime + usage.ru_stime, "peak": max(job["peak"], usage.ru_maxrss * 1024),
+        }  # fmt: skip
+        if len(raw) >= 5:
+            kind, status = struct.unpack("=Bi", raw[:5])
+            reply["infra" if kind else "status"] = raw[5:].decode("utf-8", "replace") if kind else status
+        self._send(reply)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    return
+            except ChildProcessError:
+                return
+
+    def _watch(self) -> None:
+        """Memory of the whole job (rlimits count by process), and a last wall limit should the client be gone."""
+        job = self.job
+        now = time.monotonic()
+        if not job or now - job["watched"] < _WATCH_SECONDS:
+            return
+        job["watched"] = now
+        total = sum(max(0, _memory_of(name) - self.base_memory) for name in self._job_processes())
+        job["peak"] = max(job["peak"], total)
+        if total > job["limits"]["memory"]:
+            self._kill("memory")
+        elif now - job["start"] > job["limits"]["wall_seconds"]:
+            self._kill("wall")
+        elif self.tier != "T1" and _folder_size(self.config["scratch"], job["limits"]["files"]) > job["limits"]["disk"]:
+            self._kill("disk")
+
+    def _job_processes(self) -> list[str]:
+        if self.tier == "T1":  # this pid namespace holds the server and its job, nothing else
+            return [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+        assert self.job
+        session, found = str(self.job["pid"]), []
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                try:
+                    with open(f"/proc/{name}/stat", encoding="ascii", errors="replace") as file:
+                        if file.read().rsplit(")", 1)[1].split()[3] == session:
+                            found.append(name)
+                except OSError:
+                    continue
+        return found
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self.control.send(json.dumps(message).encode())
+
+
+def _memory_of(process: str) -> int:
+    """Anonymous and shared memory of a process in bytes, 0 when it is gone."""
+    total = 0
+    try:
+        with open(f"/proc/{process}/status", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith(("RssAnon:", "RssShmem:")):
+                    total += int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return total
+
+
+def _folder_size(path: str, max_files: int) -> int:
+    """Bytes below `path`; more than `max_files` entries count as infinitely many bytes."""
+    total = count = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            count += 1
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+            except OSError:
+                continue
+        if count > max_files:
+            return 1 << 62
+    return total
+
+
+def _preload(names: list[str]) -> None:
+    for name in names:
+        __import__(name)
+
+
+def _run(control: socket.socket, config: dict[str, Any]) -> None:
+    packages = config["packages"]
+    if config["tier"] == "T1":
+        sys.path.extend(f"{jail.PACKAGES}/{index}" for index in range(len(packages)))
+        jail.mount_proc()
+    else:
+        sys.path.extend(packages)
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    _preload(config["preload"])
+    server = Server(control, config)
+    gc.collect()
+    gc.freeze()
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    control.send(json.dumps({"ready": True, "tier": config["tier"], "python": version}).encode())
+    server.serve()
+
+
+def main() -> None:
+    """`argv[1]`: configuration (JSON), with `control`, the number of the socket to the trusted process."""
+    config = json.loads(sys.argv[1])
+    control = socket.socket(fileno=config["control"])
+    control.set_inheritable(False)
+    try:
+        if config["tier"] == "T1":
+            jail.enter_namespaces(config["readable"], config["packages"])
+            pid = os.fork()
+            if pid:
+                control.close()
+                os.waitpid(pid, 0)
+                os._exit(0)
+            kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+            kernel.unshare(kernel.NEWNS)
+        elif config["tier"] == "T2":
+            jail.prepare_landlock()
+        _run(control, config)
+    except BaseException as error:
+        try:
+            control.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
+        except OSError:
+            pass  # the trusted process is gone
+        os._exit(1)
+    os._exit(0)
