@@ -136,6 +136,14 @@ class Verifier:
         except Exception as error:
             return broken(error)
 
+    def check_problem(self, row: Mapping[str, Any]) -> Verdict | None:
+        """The error every completion of this problem would get (a broken reference or tests), or None.
+
+        Asked by judging an empty completion; a verifier for which that is costly overrides it.
+        """
+        verdict = self.verify({**row, "completion": ""})
+        return verdict if verdict.status == "error" else None
+
     def verify_batch(self, rows: Iterable[Mapping[str, Any]], workers: int | None = None) -> Iterator[Verdict]:
         """Yield one verdict a row, in input order, with a bounded number of rows in flight."""
         if (workers or 1) <= 1:

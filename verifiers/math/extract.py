@@ -39,6 +39,9 @@ _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?![\d.]
 NUMBER = re.compile(rf"(?:(?<![\w.)\]])[-+\u2212])?(?:{_NUMBER})(?:[eE][-+]?\d+)?(?:\s*/\s*(?:{_NUMBER}))?")
 AFTER_NUMBER = re.compile(r"\s*(?:\\?%|percent\b|pct\b)", re.IGNORECASE)
 PROSE = re.compile(r"[A-Za-z]{2,}[^\S\n]+[A-Za-z]{2,}[^\S\n]+[A-Za-z]{2,}")
+WRAPPED = re.compile(r"\\(?:text|mbox|textrm|textbf|mathrm)\s*\{[^{}]*\}")
+# Two words in a row, a calculator note, "label: 5": not a bare expression.
+NOT_BARE = re.compile(r"[A-Za-z]{3,}[^\S\n]+[A-Za-z]{2,}|<<|:\s+\d")
 SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z\[(]|\s*$)|\n")
 MAX_WHOLE = 400
 
@@ -258,13 +261,14 @@ def _with_suffix(text: str, start: int, end: int, value: str, rule: str) -> Extr
 def _whole(text: str) -> Extraction | None:
     """The whole text if it is one short expression rather than prose."""
     body = text.strip()
-    if not body or len(body) > MAX_WHOLE or "\n" in body or PROSE.search(re.sub(r"\\[A-Za-z]+", " ", body)):
+    if not body or len(body) > MAX_WHOLE:
         return None
     start = text.index(body)
     formula = FORMULA.fullmatch(body)
-    if formula:
+    if formula and not PROSE.search(WRAPPED.sub(" ", formula.group())):
         return Extraction(_inside(formula), (start, start + len(body)), "whole")
-    if "$" in body or "\\(" in body or "\\[" in body or re.search(r"[A-Za-z]{3,}[^\S\n]+[A-Za-z]{2,}|<<|:\s+\d", re.sub(r"\\[A-Za-z]+", " ", body)):
+    words = re.sub(r"\\[A-Za-z]+", " ", body)
+    if "\n" in body or "$" in body or "\\(" in body or "\\[" in body or NOT_BARE.search(words):
         return None
     return Extraction(body.strip("*").strip(), (start, start + len(body)), "whole")
 

@@ -16,6 +16,7 @@ MAX_EXPONENT = 4_000
 CURRENCY = "$€£¥₹₩"
 _SPACES = re.compile(r"\\[,;:! ]|\\(?:q?quad|thinspace|enspace|medspace)\b|~|\s+")
 _THOUSANDS = re.compile(r"(?<=\d)\{,\}(?=\d{3})|(?<=\d),(?=\d{3}(?!\d))")
+_THIN_COMMA = re.compile(r"\s*\{,\s*\}\s*|,\\!\s*")
 _PLAIN = re.compile(
     r"(?P<sign>[-+]?)(?:(?P<int>\d{1,3}(?:,\d{3})+|\d+)?(?:\.(?P<frac>\d*))?)(?:[eE](?P<exp>[-+]?\d{1,6}))?"
 )
@@ -110,10 +111,10 @@ def _check_digits(text: str) -> None:
 def _affixes(text: str) -> tuple[str, str, bool, bool]:
     """Body without currency, percent sign and unit; the unit; whether percent; whether currency."""
     body = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\cfrac", "\\frac")
-    body = _SPACES.sub(" ", body).replace("\\left", "").replace("\\right", "").strip().rstrip(".").strip()
+    body = _SPACES.sub(" ", _THIN_COMMA.sub(",", body)).replace("\\left", "").replace("\\right", "").strip().rstrip(".").strip()
     currency = False
     stripped = body.replace("\\$", "$")
-    if stripped[:1] in CURRENCY or stripped[1:2] in CURRENCY and stripped[0] in "-+":
+    if stripped[:1] in CURRENCY or (stripped[1:2] in CURRENCY and stripped[0] in "-+"):
         sign = stripped[0] if stripped[0] in "-+" else ""
         body, currency = sign + stripped.lstrip("-+" + CURRENCY + " "), True
     elif stripped[-1:] in CURRENCY:
@@ -138,7 +139,7 @@ def _affixes(text: str) -> tuple[str, str, bool, bool]:
 
 def _value(body: str) -> tuple[Fraction | None, int | None]:
     _check_digits(body)
-    joined = _THOUSANDS.sub("", body.replace(", ", ",")) if _well_grouped(body) else body
+    joined = _THOUSANDS.sub("", body) if _well_grouped(body) else body
     if re.fullmatch(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?", joined):
         joined = joined.replace(" ", "")
     if (match := _PLAIN.fullmatch(joined)) and (match.group("int") or match.group("frac")):
@@ -164,7 +165,7 @@ def _value(body: str) -> tuple[Fraction | None, int | None]:
 
 def _well_grouped(body: str) -> bool:
     """Commas stand only where thousands separators stand: 1,234,567 but not 1,22 or 12,34,567."""
-    return bool(re.fullmatch(r"[-+]?\d{1,3}(?:(?:,|\{,\})\s?\d{3})+(?:\.\d*)?", body)) or "{,}" in body
+    return bool(re.fullmatch(r"[-+]?\d{1,3}(?:(?:,|\{,\})\d{3})+(?:\.\d*)?", body)) or "{,}" in body
 
 
 def _decimal(match: re.Match[str]) -> tuple[Fraction | None, int | None]:

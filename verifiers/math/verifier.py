@@ -1,39 +1,238 @@
-"""The math verifier: extraction, then comparison."""
+"""The math verifier: where the final answer stands (`extract`), then whether it equals the reference.
+
+1. Words and choice letters are compared as such. 2. Numbers are compared exactly, without SymPy. 3. What the grammar reads is
+compared by structure with rational arithmetic. 4. Only what that cannot decide goes to a killable worker process, which evaluates
+to many digits at random points and asks SymPy last.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import asdict
 from typing import Any, ClassVar
 
-from verifiers.base import Verdict, Verifier, failed, passed, unjudged
+from verifiers.base import Verdict, Verifier, broken, check_cases, failed, passed, unjudged
+from verifiers.math import cases, reading
 from verifiers.math.compare import same_number
-from verifiers.math.extract import extract
-from verifiers.math.numbers import fold, read_number
+from verifiers.math.equality import Equality, ExactScalars, NeedsWorker
+from verifiers.math.exact import Undefined
+from verifiers.math.extract import Extraction, extract
+from verifiers.math.numbers import Number, fold, read_number
 from verifiers.math.options import MathOptions
+from verifiers.math.syntax import TooComplex, Unparsable
+from verifiers.math.types import fits, shaped, type_problem
+from verifiers.pool import WorkerDied, WorkerFailed, WorkerPool, WorkerTimeout
+
+TIME_LIMIT = 1.5  # seconds of a worker for one comparison
+MEMORY_MB = 1024
+IN_FLIGHT = 64  # rows per worker that a batch holds
 
 
 class MathVerifier(Verifier):
-    """Rows need `completion` and `reference`."""
+    """Rows need `completion` and `reference`; a field named like an option wins over it."""
 
     name: ClassVar[str] = "math"
     Options = MathOptions
     needs = ("completion", "reference")
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._pool = WorkerPool("verifiers.math.symbolic:judge", 1, TIME_LIMIT, MEMORY_MB)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._pool.close()
+
     def judge(self, row: Mapping[str, Any], options: MathOptions) -> Verdict:
-        found = extract(str(row["completion"]))
-        reference = str(row["reference"]).strip()
-        wanted = extract(reference)
-        gold = read_number(fold(wanted.value)) if wanted else None
-        if gold is None:
-            return unjudged("unparsable_reference", reference=reference[:200])
-        if found is None:
-            return failed("no_answer")
-        about = {"rule": found.rule, "span": list(found.span), "ambiguous": found.ambiguous, "answer": found.value}
-        if found.ambiguous:
-            return failed("ambiguous", **about)
+        """The verdict of one row."""
+        decided = self._decide(row, options)
+        return decided if isinstance(decided, Verdict) else decided.verdict()
+
+    def verify_batch(self, rows: Iterable[Mapping[str, Any]], workers: int | None = None) -> Iterator[Verdict]:
+        """Verdicts in input order: this process decides what is cheap, `workers` processes the rest."""
+        count = workers or os.cpu_count() or 1
+        self._pool.grow(count)
+        waiting: deque[Verdict | _Pending] = deque()
+        for row in rows:
+            waiting.append(self._start(row))
+            while waiting and (isinstance(waiting[0], Verdict) or len(waiting) >= IN_FLIGHT * count):
+                yield _finish(waiting.popleft())
+        while waiting:
+            yield _finish(waiting.popleft())
+
+    def self_test(self) -> list[str]:
+        """Known-good, known-bad and hostile rows."""
+        return check_cases(self, cases.SELF_TEST)
+
+    def _start(self, row: Mapping[str, Any]) -> Verdict | _Pending:
+        options = self.prepare(row)
+        if isinstance(options, Verdict):
+            return options
         try:
-            answer = read_number(fold(found.value))
-        except OverflowError as error:
-            return failed("too_complex", guard=str(error), **about)
-        rule = same_number(gold, answer, options) if answer else None
-        return passed("equal", compared=rule, **about) if rule else failed("not_equal", **about)
+            return self._decide(row, options)
+        except Exception as error:
+            return broken(error)
+
+    def _decide(self, row: Mapping[str, Any], options: MathOptions) -> Verdict | _Pending:
+        try:
+            reference = reading.reference_value(str(row["reference"]))
+        except (TooComplex, Unparsable) as error:
+            return unjudged("unparsable_reference", message=str(error))
+        if problem := reference_problem(reference, options):
+            return unjudged("unparsable_reference", message=problem, reference=reference[:200])
+        found = extract(str(row["completion"]))
+        if found is None or not found.value.strip():
+            return failed("no_answer")
+        comparisons = [self._compare(reference, value, options) for value in (found.value, *found.rivals)]
+        if len(comparisons) == 1:
+            return _with_details(comparisons[0], found)
+        return _Rivals(comparisons, found)
+
+    def _compare(self, reference: str, value: str, options: MathOptions) -> Verdict | _Pending:
+        """Verdict of one candidate against the reference, or a task for the workers."""
+        quick = _quick(reference, value, options)
+        if quick is not None:
+            return quick
+        try:
+            tree = shaped(reading.read_reference(reference), options)
+        except (Unparsable, TooComplex) as error:
+            return unjudged("unparsable_reference", message=str(error), reference=reference[:200])
+        try:
+            answers = reading.read_answer(value, tree)
+            for answer in answers:
+                answer = shaped(answer, options)
+                rule = Equality(ExactScalars(), options).rule(tree, answer)
+                if rule and fits(answer, options):
+                    return self._form(reference, value, answer, rule, options)
+            return failed("not_equal")
+        except NeedsWorker:
+            pass
+        except TooComplex as error:
+            return failed("too_complex", guard=str(error))
+        except Undefined as error:
+            return failed("not_equal", message=str(error))
+        except Unparsable as error:
+            if not reading.library_may_read(reference, value):
+                return failed("not_equal", message=f"the answer cannot be read: {error}")
+        return self._ask(reference, value, options)
+
+    def _form(self, reference: str, value: str, answer: Any, rule: str, options: MathOptions) -> Verdict | _Pending:
+        """An equal answer must still have the form that `must_be` asks for."""
+        if options.must_be is None:
+            return passed("equal", compared=rule)
+        return self._ask(reference, value, options)
+
+    def _ask(self, reference: str, value: str, options: MathOptions) -> _Pending:
+        task = {"reference": reference, "answer": value, "options": asdict(options)}
+        return _Pending(self._pool.submit(task))
+
+
+class _Pending:
+    """A comparison in a worker."""
+
+    def __init__(self, future: Future[Any], found: Extraction | None = None) -> None:
+        self.future, self.found = future, found
+
+    def verdict(self) -> Verdict:
+        """Wait for the worker."""
+        verdict = _outcome(self.future)
+        return _with_details(verdict, self.found) if self.found else verdict  # type: ignore[return-value]
+
+
+class _Rivals(_Pending):
+    """Several different answers under one rule: accepted only if every one of them equals the reference."""
+
+    def __init__(self, comparisons: list[Verdict | _Pending], found: Extraction) -> None:
+        self.comparisons, self.found = comparisons, found
+
+    def verdict(self) -> Verdict:
+        """Wait for all candidates."""
+        verdicts = [_finish(comparison) for comparison in self.comparisons]
+        assert self.found is not None
+        for verdict in verdicts:
+            if verdict.status == "error":
+                return verdict
+        if all(verdict.status == "pass" for verdict in verdicts):
+            return Verdict("pass", 1.0, "equal", {**verdicts[0].details, **_about(self.found), "ambiguous": False})
+        return failed("ambiguous", **_about(self.found), rivals=list(self.found.rivals)[:5])
+
+
+def _finish(decided: Verdict | _Pending) -> Verdict:
+    if isinstance(decided, Verdict):
+        return decided
+    try:
+        return decided.verdict()
+    except Exception as error:
+        return broken(error)
+
+
+def _outcome(future: Future[Any]) -> Verdict:
+    """What a worker said, or what became of it."""
+    try:
+        answer = future.result()
+    except WorkerTimeout as error:
+        return unjudged("timeout", limit="time", message=str(error))
+    except WorkerDied as error:
+        return unjudged("timeout", limit="memory", message=str(error))
+    except WorkerFailed as error:
+        return unjudged("verifier_error", message=str(error))
+    outcome = answer["outcome"]
+    if outcome == "equal":
+        return passed("equal", compared=answer["rule"])
+    message = {"message": answer["message"]} if answer.get("message") else {}
+    if outcome == "unparsable_reference":
+        return unjudged(outcome, **message)
+    return failed(outcome, **message)
+
+
+def _quick(reference: str, value: str, options: MathOptions) -> Verdict | None:
+    """Words, letters and plain numbers; None where the grammar must read the answer."""
+    kind = options.answer_type
+    if kind == "choice" or (kind == "auto" and reading.is_choice(reference)):
+        wanted = reading.letter(reference)
+        if wanted is not None and (kind == "choice" or reading.letter(value) is not None):
+            return passed("equal", compared="choice") if reading.letter(value) == wanted else failed("not_equal")
+    if kind == "text" or (kind in ("auto", "choice") and reading.is_text(reference)):
+        return passed("equal", compared="text") if reading.same_text(reference, value) else failed("not_equal")
+    if options.must_be is not None or kind not in ("auto", "integer", "rational", "real"):
+        return None
+    try:
+        gold, answer = read_number(fold(reference)), read_number(fold(value))
+    except OverflowError as error:
+        return failed("too_complex", guard=str(error))
+    decimal = reading.comma_decimal(reference, value)
+    if decimal is not None:
+        return passed("equal", compared="decimal_comma") if decimal else failed("not_equal")
+    if gold is None or answer is None or gold.unit or answer.unit:
+        return None
+    return _numbers(gold, answer, options)
+
+
+def _numbers(gold: Number, answer: Number, options: MathOptions) -> Verdict | None:
+    rule = same_number(gold, answer, options)
+    if rule is None:
+        return failed("not_equal")
+    if options.answer_type == "integer" and answer.value.denominator != 1:
+        return failed("not_equal", message="not an integer")
+    return passed("equal", compared=rule)
+
+
+def reference_problem(reference: str, options: MathOptions) -> str | None:
+    """Why a reference cannot be judged against, or None: it must be read whole and fit its declared type."""
+    if not reference.strip():
+        return "the reference is empty"
+    return type_problem(reference, options)
+
+
+def _about(found: Extraction) -> dict[str, Any]:
+    return {"rule": found.rule, "span": list(found.span), "ambiguous": found.ambiguous, "answer": found.value[:200]}
+
+
+def _with_details(decided: Verdict | _Pending, found: Extraction) -> Verdict | _Pending:
+    if isinstance(decided, _Pending):
+        decided.found = found
+        return decided
+    return Verdict(decided.status, decided.reward, decided.reason, {**decided.details, **_about(found)})

@@ -1,0 +1,144 @@
+"""References and answers as trees or words: which text counts, and in which ways it may be read."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from verifiers.math import library, units
+from verifiers.math.extract import FORMULA, HASHES, boxes, extract
+from verifiers.math.numbers import fold
+from verifiers.math.parser import Tree, number, parse
+from verifiers.math.syntax import FUNCTIONS, TooComplex, Unparsable, clean
+from verifiers.math.trees import symbols
+
+_TEXT = re.compile(r"\\(?:text|mbox|textnormal|textrm|textbf|textit|mathrm|mathbf|hbox)\*?\s*\{([^{}]*)\}")
+_WORDS = re.compile(r"[A-Za-z][A-Za-z0-9 ,.;:'\"&/()!?-]*")
+_SHORT_WORDS = frozenset(
+    (
+        "yes", "no", "odd", "all", "one", "two", "six", "ten", "not", "he", "she", "him", "her", "red", "man", "boy", "won",
+        "mon", "tue", "sun",
+    )
+)  # fmt: skip
+_MATH_WORDS = frozenset((*FUNCTIONS, "pi", "infinity", "inf", "and", "or", "oo", "percent", "degrees"))
+_LETTER = re.compile(r"\(\s*([A-J])\s*\)|([A-J])(?:[.:)]|$)")
+_COMMA_DECIMAL = re.compile(r"[-+]?\d+,\d+")
+_POINT_DECIMAL = re.compile(r"[-+]?\d*\.\d+")
+MAX_REFERENCE = 20_000
+
+
+@functools.lru_cache(maxsize=4_096)
+def reference_value(text: str) -> str:
+    """The part of a reference field that is the answer: a box, what follows ####, else all of it, else its final answer."""
+    if len(text) > MAX_REFERENCE:
+        raise TooComplex(f"a reference longer than {MAX_REFERENCE} characters")
+    if "\\boxed" in text or "\\fbox" in text:
+        found = extract(text)
+        if found is None or found.rule != "boxed":
+            return _boxes_of(text)
+        return found.value
+    if "####" in text:
+        return HASHES.findall(text)[-1].strip() if HASHES.findall(text) else text
+    if len(text) > 200 or "\n" in text.strip():
+        found = extract(text)
+        if found is not None and found.rule in ("final_answer", "answer", "answer_tag", "answer_line") and not found.rivals:
+            return found.value
+    text = text.strip()
+    if whole := FORMULA.fullmatch(text):
+        return next(group for group in whole.groups() if group is not None).strip()
+    return text
+
+
+def _boxes_of(text: str) -> str:
+    """Boxes of a reference that the rules for completions do not accept: the last one may be cut off."""
+    found, cut = boxes(text)
+    if cut:
+        return text[text.rindex("{", 0, text.rindex("boxed") + 8) + 1 :] if "boxed{" in text else text
+    return found[-1][2] if found else text
+
+
+@functools.lru_cache(maxsize=4_096)
+def read_reference(text: str) -> Tree:
+    """The tree of a reference's answer text. Raises Unparsable or TooComplex."""
+    return _parse(text)
+
+
+def read_answer(text: str, reference: Tree) -> list[Tree]:
+    """The ways in which an answer may be read beside this reference, the plain one first."""
+    cleaned = clean(text)
+    readings: list[Tree] = []
+    problem: ValueError | None = None
+    try:
+        readings.append(_parse(text))
+    except Unparsable as error:
+        problem = error
+    if not symbols(reference) and (short := units.is_short(cleaned)):
+        readings.append(("unit", parse(short[0]), short[1]))
+    if not readings:
+        raise problem or Unparsable("empty")
+    return readings
+
+
+def _parse(text: str) -> Tree:
+    cleaned = clean(text)
+    body, words = units.split(cleaned)
+    if words:
+        tree = parse(body)
+        return ("percent", tree) if words.lower() in ("percent", "pct", "per cent") else ("unit", tree, words)
+    return parse(cleaned)
+
+
+def library_may_read(*texts: str) -> bool:
+    """Whether one of the texts has notation that is left to the LaTeX library."""
+    return any(library.may_read(text) for text in texts)
+
+
+def comma_decimal(reference: str, answer: str) -> bool | None:
+    """`1,22` beside `1.22`: a decimal comma against a decimal point. None where that is not the case."""
+    for one, other in ((reference, answer), (answer, reference)):
+        comma, point = fold(one).strip("$ "), fold(other).strip("$ ")
+        if _COMMA_DECIMAL.fullmatch(comma) and _POINT_DECIMAL.fullmatch(point) and not re.search(r",\d{3}$", comma):
+            return number(comma.lstrip("+-").replace(",", "."))[1] == number(point.lstrip("+-"))[1] and (
+                (comma[0] == "-") == (point[0] == "-")
+            )
+    return None
+
+
+def plain(text: str) -> str:
+    """Words without LaTeX wrappers, delimiters and outer punctuation."""
+    for _ in range(3):
+        text = _TEXT.sub(r" \1 ", text)
+    text = re.sub(r"\\[,;:! ]|[$~{}]|\\[()\[\]]|\*\*", " ", text)
+    return " ".join(fold(text).split()).strip(" .,;:!")
+
+
+def is_text(value: str) -> bool:
+    """Whether an answer is words rather than a formula."""
+    wrapped = bool(re.fullmatch(r"[$\s\\(\[]*\\(?:text|mbox|textrm|textbf|textnormal)\s*\{[^{}]*\}[$\s\\)\].]*", value))
+    body = plain(value)
+    if not _WORDS.fullmatch(body):
+        return False
+    words = re.findall(r"[A-Za-z]+", body)
+    if wrapped and words and not re.search(r"\d", body):
+        return True
+    if any(word.lower() in _MATH_WORDS for word in words):
+        return False
+    return any(len(word) >= 4 or word.lower() in _SHORT_WORDS for word in words)
+
+
+def same_text(reference: str, answer: str) -> bool:
+    """Words that say the same: case, blanks, wrappers and outer punctuation aside."""
+    left, right = (re.sub(r"[\s'\".,!?()-]+", " ", plain(text).casefold()).strip() for text in (reference, answer))
+    return bool(left) and left == right
+
+
+def letter(value: str) -> str | None:
+    """The choice an answer names: B, (B), B., (B) 12."""
+    match = _LETTER.match(plain(value) if "\\" in value or "$" in value else value.strip().strip("*"))
+    return (match.group(1) or match.group(2)) if match else None
+
+
+def is_choice(reference: str) -> bool:
+    """Whether a reference is nothing but the letter of a choice."""
+    return bool(re.fullmatch(r"\(?\s*[A-J]\s*\)?", plain(reference)))
+

@@ -1,0 +1,90 @@
+"""Declared answer types: how they change the reading of a bracket or a number, and what an answer must then be."""
+
+from __future__ import annotations
+
+import functools
+
+from verifiers.math import exact, reading
+from verifiers.math.equality import REGIONS, items_of
+from verifiers.math.exact import Undefined
+from verifiers.math.options import MathOptions
+from verifiers.math.parser import Tree, right_side
+from verifiers.math.syntax import TooComplex, Unparsable
+
+_SHAPES = {
+    "interval": REGIONS,
+    "inequality": ("rel", "in", "list", *REGIONS),
+    "equation": ("rel", "list"),
+    "tuple": ("tuple", "list"),
+    "set": ("set", "list", "number_set"),
+    "matrix": ("matrix", "mul", "add", "neg"),
+}
+
+
+def shaped(tree: Tree, options: MathOptions) -> Tree:
+    """The tree as the declared type reads it: a round pair as a tuple, a bare list as a set, a number as percent."""
+    kind = options.answer_type
+    if kind == "tuple":
+        inner = right_side(tree)
+        return ("tuple", *inner[3:]) if inner[0] == "pair" and inner[1:3] == ("(", ")") else inner
+    if kind == "set":
+        inner = items_of(right_side(tree))
+        if inner[0] in ("set", "number_set", "in", "rel"):
+            return inner
+        return ("set", *inner[1:]) if inner[0] == "list" else ("set", inner) if exact_scalar(inner) else inner
+    if kind == "percentage":
+        inner = right_side(tree)
+        return inner if inner[0] == "percent" or inner[0] == "unit" else ("percent", inner)
+    return tree
+
+
+def exact_scalar(tree: Tree) -> bool:
+    """Whether a tree is a single value rather than a structure."""
+    return tree[0] not in ("tuple", "pair", "matrix", "ratio", "union", "inter", "minus", "number_set", "rel", "in", "text")
+
+
+def fits(answer: Tree, options: MathOptions) -> bool:
+    """Whether an answer is of the declared type (its value is compared elsewhere)."""
+    kind = options.answer_type
+    if kind in _SHAPES and kind not in ("equation",):
+        return right_side(answer)[0] in _SHAPES[kind] or answer[0] in _SHAPES[kind]
+    if kind == "equation":
+        return answer[0] in _SHAPES[kind]
+    if kind in ("integer", "rational"):
+        try:
+            value = exact.value(_without_unit(right_side(answer)))
+        except Undefined:
+            return False
+        return value is None or kind == "rational" or value.denominator == 1
+    if kind == "quantity":
+        return options.units == "ignore" or right_side(answer)[0] in ("unit", "degree", "percent", "neg", "add")
+    return True
+
+
+def _without_unit(tree: Tree) -> Tree:
+    return tree[1] if tree[0] == "unit" else tree
+
+
+def type_problem(reference: str, options: MathOptions) -> str | None:
+    """Why the reference does not do for its declared type, or None."""
+    return _type_problem(reference, options.answer_type)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _type_problem(reference: str, kind: str) -> str | None:
+    if kind == "text" or (kind in ("auto", "choice") and (reading.is_choice(reference) or reading.is_text(reference))):
+        return None
+    if kind == "choice":
+        return None if reading.letter(reference) else "the reference names no choice"
+    if reference.isdigit():
+        return None
+    options = MathOptions(answer_type=kind)
+    try:
+        tree = shaped(reading.read_reference(reference), options)
+        fitting = fits(tree, options)
+        exact.value(tree)
+    except (Undefined, TooComplex) as error:
+        return str(error)
+    except Unparsable as error:
+        return None if reading.library_may_read(reference, reference) else str(error)
+    return None if fitting else f"the reference is not of the type {kind}"
