@@ -309,19 +309,15 @@ def sandbox_finding() -> Finding:
     import verifiers.sandbox
 
     found = verifiers.sandbox.probe()
-    tier, primitives = found.get("tier"), dict(found.get("primitives") or {})
-    have = [name for name, here in primitives.items() if here]
-    miss = [name for name, here in primitives.items() if not here]
-    facts = {"tier": tier, "primitives": primitives}
-    if not tier or tier == "none":
-        fix = (
-            "code recipes need Linux with user namespaces or Landlock and seccomp; others (math) run without"
-        )
-        return Finding(
-            "sandbox", "lack", f"no isolation to be had; missing: {', '.join(miss) or 'all'}", fix, facts
-        )
-    seen = f"{tier}: {', '.join(have)}" + (f"; not here: {', '.join(miss)}" if miss else "")
-    return Finding("sandbox", "ok", seen, facts=facts)
+    primitives = found["primitives"]
+    have = ", ".join(name for name, here in primitives.items() if here).replace("_namespace", " namespace")
+    miss = ", ".join(name for name, here in primitives.items() if not here).replace(
+        "_namespace", " namespace"
+    )
+    seen = f"tier {found['tier']}" if found["tier"] else "no isolation to be had, so code cannot be judged"
+    seen += f" ({have or 'nothing'}" + (f"; not here: {miss})" if miss else ")")
+    mark: Mark = "lack" if not found["tier"] else "ok" if found["tier"] == "T1" else "warn"
+    return Finding("sandbox", mark, seen, "\n".join(found["advice"]), dict(found))
 
 
 def disk_finding(folder: str | Path) -> Finding:
