@@ -105,8 +105,8 @@ class Equality:
             return self._regions(reference, answer)
         if "tuple" in kinds:
             return self._ordered(reference[1:], answer[1:]) if len(kinds) == 1 else None
-        if "matrix" in kinds:
-            return self._matrices(reference, answer)
+        if any(has_matrix(tree) for tree in (reference, answer)):
+            return self._matrices(*map(multiplied, (reference, answer)))
         if "ratio" in kinds:
             return self._ratios(reference, answer)
         return self.scalar(reference, answer)
@@ -298,6 +298,52 @@ def items_of(tree: Tree) -> Tree:
     if tree[0] == "union" and tree[1][0] == tree[2][0] == "set":
         return ("set", *tree[1][1:], *tree[2][1:])
     return tree
+
+
+def has_matrix(tree: Tree) -> bool:
+    """A matrix, or sums and products of matrices."""
+    return tree[0] == "matrix" or (tree[0] in ("add", "mul", "neg") and any(map(has_matrix, tree[1:])))
+
+
+def multiplied(tree: Tree) -> Tree:
+    """Sums, products and multiples of matrices carried out cell by cell."""
+    if tree[0] == "neg":
+        return _scaled(("num", Fraction(-1), None), multiplied(tree[1]))
+    if tree[0] not in ("add", "mul"):
+        return tree
+    result = multiplied(tree[1])
+    for part in map(multiplied, tree[2:]):
+        combined = _summed(result, part) if tree[0] == "add" else _times(result, part)
+        if combined is None:
+            return tree
+        result = combined
+    return result
+
+
+def _scaled(factor: Tree, tree: Tree) -> Tree:
+    if tree[0] != "matrix":
+        return ("mul", factor, tree)
+    return ("matrix", *(tuple(("mul", factor, cell) for cell in row) for row in tree[1:]))
+
+
+def _summed(left: Tree, right: Tree) -> Tree | None:
+    if left[0] != "matrix" or right[0] != "matrix" or len(left) != len(right) or len(left[1]) != len(right[1]):
+        return None
+    rows = zip(left[1:], right[1:], strict=True)
+    return ("matrix", *(tuple(("add", a, b) for a, b in zip(one, other, strict=True)) for one, other in rows))
+
+
+def _times(left: Tree, right: Tree) -> Tree | None:
+    if left[0] != "matrix" or right[0] != "matrix":
+        return _scaled(left, right) if right[0] == "matrix" else _scaled(right, left)
+    if len(left[1]) != len(right) - 1:
+        return None
+    columns = list(zip(*right[1:], strict=True))
+    return ("matrix", *(tuple(_dot(row, column) for column in columns) for row in left[1:]))
+
+
+def _dot(row: Sequence[Tree], column: Sequence[Tree]) -> Tree:
+    return ("add", *(("mul", a, b) for a, b in zip(row, column, strict=True)))
 
 
 def member_set(tree: Tree) -> Tree:

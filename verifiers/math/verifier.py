@@ -191,24 +191,23 @@ def _outcome(future: Future[Any]) -> Verdict:
 def _quick(reference: str, value: str, options: MathOptions) -> Verdict | None:
     """Words, letters and plain numbers; None where the grammar must read the answer."""
     kind = options.answer_type
+    if kind in ("auto", "integer", "rational", "real") and options.must_be is None:
+        try:
+            gold, answer = read_number(fold(reference)), read_number(fold(value))
+        except OverflowError as error:
+            return failed("too_complex", guard=str(error))
+        if gold is not None and answer is not None and not gold.unit and not answer.unit:
+            return _numbers(gold, answer, options)
     if kind == "choice" or (kind == "auto" and reading.is_choice(reference)):
         wanted = reading.letter(reference)
         if wanted is not None and (kind == "choice" or reading.letter(value) is not None):
             return passed("equal", compared="choice") if reading.letter(value) == wanted else failed("not_equal")
     if kind == "text" or (kind in ("auto", "choice") and reading.is_text(reference)):
         return passed("equal", compared="text") if reading.same_text(reference, value) else failed("not_equal")
-    if options.must_be is not None or kind not in ("auto", "integer", "rational", "real"):
-        return None
-    try:
-        gold, answer = read_number(fold(reference)), read_number(fold(value))
-    except OverflowError as error:
-        return failed("too_complex", guard=str(error))
-    decimal = reading.comma_decimal(reference, value)
+    decimal = reading.comma_decimal(reference, value) if kind in ("auto", "real", "rational") else None
     if decimal is not None:
         return passed("equal", compared="decimal_comma") if decimal else failed("not_equal")
-    if gold is None or answer is None or gold.unit or answer.unit:
-        return None
-    return _numbers(gold, answer, options)
+    return None
 
 
 def _numbers(gold: Number, answer: Number, options: MathOptions) -> Verdict | None:
