@@ -179,7 +179,8 @@ class Runner:
             session.feed(case.get("stdin", "").encode("utf-8", "surrogatepass"))
             session.wait(deadline)
             frame = session.receive(deadline, self.task.max_frame)
-            if frame and frame.get("outcome") in ("compile_error", "runtime_error"):
+            failed = session.exit_status != 0
+            if failed and frame and frame.get("outcome") in ("compile_error", "runtime_error"):
                 raise _Stop(_error_reason(frame), **_error_details(frame))
             stdout = session.stdout
             if len(stdout) > self.task.limits.output:
@@ -199,12 +200,11 @@ class Runner:
         tests = self.task.tests
         setup = str(tests.get("setup") or "")
         parts = {"setup": setup, "code": str(tests["code"]), "entry_point": tests.get("entry_point")}
-        with self._job() as judge:
-            with self._job() as candidate:
-                deadline = self._begin(candidate, self.task.program("function", setup=setup))
-                self._begin(judge, {"mode": "tests", **parts})
-                self._next(candidate, deadline, "while it was loaded")
-                outcome = self._relay(judge, candidate, deadline)
+        with self._job() as judge, self._job() as candidate:
+            deadline = self._begin(candidate, self.task.program("function", setup=setup))
+            self._begin(judge, {"mode": "tests", **parts})
+            self._next(candidate, deadline, "while it was loaded")
+            outcome = self._relay(judge, candidate, deadline)
         if outcome.get("outcome") == "crossing":
             return self._weak(parts, str(outcome.get("message", "")))
         return _tests_outcome(outcome, "strong")

@@ -58,8 +58,14 @@ class CodeVerifier(Verifier):
 
     @contextlib.contextmanager
     def _borrow(self) -> Iterator[Sandbox]:
-        with self._lock:
-            sandbox = self._idle.pop() if self._idle else None
+        sandbox = None
+        while sandbox is None:
+            with self._lock:
+                if not self._idle:
+                    break
+                sandbox = self._idle.pop()
+            if not sandbox.alive():
+                sandbox = sandbox.close()
         if sandbox is None:
             sandbox = Sandbox(self.tier(), self.options.preload, self.options.packages)
         try:

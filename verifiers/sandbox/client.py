@@ -113,6 +113,10 @@ class Sandbox:
             raise SandboxError("the fork server died")
         return json.loads(data)
 
+    def alive(self) -> bool:
+        """Whether the server process still runs."""
+        return self._process.poll() is None
+
     def self_check(self) -> None:
         """Run a trivial program through the whole way. Raises SandboxError."""
         session = self.start(Limits())

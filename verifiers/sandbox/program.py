@@ -28,8 +28,11 @@ class Channel:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        self.owner = os.getpid()
 
     def send(self, message: dict[str, Any]) -> None:
+        if os.getpid() != self.owner:
+            return  # a child the program forked runs on through this code; it has no say
         data = json.dumps(message).encode()
         view = memoryview(struct.pack("=I", len(data)) + data)
         while view:
@@ -37,6 +40,8 @@ class Channel:
 
     def receive(self) -> dict[str, Any]:
         """The next frame; ends the process when the other side is gone."""
+        if os.getpid() != self.owner:
+            os._exit(0)
         length = struct.unpack("=I", self._exactly(4))[0]
         return json.loads(self._exactly(length))
 
@@ -189,18 +194,24 @@ def _finalize(status: int) -> int:
 # --- calls from outside, arguments and results as plain data ---
 
 
+def _compiles(text: str) -> bool:
+    try:
+        compile(text, _SOURCE, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+        return False
+    return True
+
+
 def _load(channel: Channel, job: dict[str, Any]) -> dict[str, Any] | None:
     """Run the program as a module. None when it did not load; the reason has been sent."""
     setup = job.get("setup") or ""
     namespace = _module("solution")
     before: dict[str, Any] = {}
-    if setup:
-        try:
-            exec(compile(setup, _SOURCE, "exec", dont_inherit=True), namespace)
-            before = dict(namespace)
-        except BaseException:  # not a program of its own: the head of the completion, as in HumanEval
-            namespace = _module("solution")
-            job = {"source": setup + ("" if setup.endswith("\n") else "\n") + job["source"]}
+    if setup and _compiles(setup) and _compiles(job["source"]):
+        exec(compile(setup, _SOURCE, "exec", dont_inherit=True), namespace)
+        before = dict(namespace)
+    elif setup:  # the head of the completion, as HumanEval's prompts are
+        job = {"source": setup + ("" if setup.endswith("\n") else "\n") + job["source"]}
     code = _compile(channel, job)
     if code is None:
         return None
@@ -226,9 +237,18 @@ def _serve_calls(channel: Channel, job: dict[str, Any]) -> int:
     while True:
         frame = channel.receive()
         if "describe" in frame:
-            channel.send({"names": {name: _kind(loaded, name) for name in frame["describe"]}})
+            reply = {"names": {name: _kind(loaded, name) for name in frame["describe"]}}
         else:
-            channel.send(_call(namespace, frame))
+            reply = _call(namespace, frame)
+        _flush()  # the process may be killed before it gets to its end
+        channel.send(reply)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BaseException:
+        return
 
 
 def _lookup(namespace: dict[str, Any], dotted: str) -> Any:

@@ -37,8 +37,9 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "sethostname": (170, 161), "setdomainname": (171, 162), "uselib": (134, None), "mlock": (149, 228),
     "mlockall": (151, 230), "landlock_create_ruleset": (444, 444),
 }  # fmt: skip
-# Where there is no pid namespace a job must not leave its session: the session is how all of it is killed.
-_DENIED_WITHOUT_PID_NAMESPACE = {"setsid": (112, 157), "setpgid": (109, 154)}
+# Where there is no pid namespace a job must not leave its session: the session is how all of it is killed. The calls
+# seem to succeed, so that honest daemons and shells run.
+_PRETENDED_WITHOUT_PID_NAMESPACE = {"setsid": (112, 157), "setpgid": (109, 154)}
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE, _CLONE3 = {"x86_64": 56, "aarch64": 220}, 435
 _IOCTL = {"x86_64": 16, "aarch64": 29}
@@ -60,8 +61,7 @@ def build(pid_namespace: bool) -> bytes:
     """The filter as an array of `struct sock_filter` (8 bytes each)."""
     machine = kernel.machine()
     column = 0 if machine == "x86_64" else 1
-    table = dict(_DENIED) if pid_namespace else {**_DENIED, **_DENIED_WITHOUT_PID_NAMESPACE}
-    denied = sorted({numbers[column] for numbers in table.values() if numbers[column] is not None})
+    denied = sorted({numbers[column] for numbers in _DENIED.values() if numbers[column] is not None})
     code: list[tuple[int, int, int, int]] = [
         (_LOAD, 0, 0, 4),  # seccomp_data.arch: a 32-bit call would use other numbers
         (_EQUAL, 1, 0, _AUDIT_ARCH[machine]),
@@ -73,6 +73,8 @@ def build(pid_namespace: bool) -> bytes:
     code += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | _ENOSYS)]
     for number in denied:
         code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | _EPERM)]
+    for numbers in () if pid_namespace else _PRETENDED_WITHOUT_PID_NAMESPACE.values():
+        code += [(_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, _ERRNO)]
     low_word = 16 if kernel.little_endian() else 20  # of seccomp_data.args[0]
     code += [
         (_EQUAL, 0, 3, _CLONE[machine]),
@@ -101,7 +103,7 @@ def install(program: bytes) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
 
     class Header(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]  # noqa: RUF012
+        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
     header = Header(len(program) // 8, ctypes.addressof(buffer))
     kernel.prctl(22, 2, ctypes.addressof(header))  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER

@@ -76,6 +76,11 @@ class Session:
         """The same for its standard error; what is over the limit is read and dropped."""
         return bytes(self._outputs[self._stderr])
 
+    @property
+    def exit_status(self) -> int | None:
+        """Wait status of the program once it has ended; None before, and when its jail was killed first."""
+        return self._ended["status"] if self._ended else None
+
     def feed(self, data: bytes) -> None:
         """Standard input of the program; written as the program reads, then closed."""
         self._to_stdin = memoryview(data)
