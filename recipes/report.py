@@ -189,7 +189,7 @@ def _draw_domain(
         _label(axes, f"{value:.1f}", x, 100 * score["high"], colour)
     if solid:
         problems = next(scores[domain].get("n", "?") for _, scores, _ in entries if domain in scores)
-        label = f"{domain} ({problems} held-out problems)"
+        label = f"{domain} (n = {problems})"
         axes.plot(
             *zip(*solid, strict=True), color=colour, linewidth=1.8, marker=marker, label=label, zorder=2
         )

@@ -81,28 +81,42 @@ class Contamination:
             self.sizes[key] = len(grams)
             for gram in grams:
                 self.holders[gram].append(key)
+        self.pairs = {pair for gram in self.holders for pair in zip(gram, gram[1:], strict=False)}
         # A problem's prompt comes with every one of its samples.
-        self._words = lru_cache(maxsize=8192)(words)
+        self._look_up = lru_cache(maxsize=8192)(self._search)
 
     def _grams(self, sequence: tuple[str, ...]) -> list[tuple[str, ...]]:
         return [sequence[i : i + self.ngram] for i in range(len(sequence) - self.ngram + 1)]
 
     def find(self, texts: tuple[str, ...]) -> Match | None:
         """The closest evaluation text of a row's compared columns, or None if the row is clean."""
-        found: dict[tuple[str, ...], list[str]] = {}
+        found: dict[tuple[str, ...], None] = {}
         for text in texts:
-            sequence = self._words(text)
-            if sequence in self.by_words:
-                return Match(self.by_words[sequence], "normalized", 1.0, " ".join(sequence[: self.ngram]))
-            for gram in self._grams(sequence):
-                if gram in self.holders:
-                    found.setdefault(gram, self.holders[gram])
-        counts = Counter(key for keys in found.values() for key in keys)
-        if not counts:
+            equal, grams = self._look_up(text)
+            if equal is not None:
+                return equal
+            found |= dict.fromkeys(grams)
+        if not found:
             return None
+        counts = Counter(key for gram in found for key in self.holders[gram])
         key = min(counts, key=lambda name: (-counts[name] / self.sizes[name], name))
         share = counts[key] / self.sizes[key]
         if share < self.threshold:
             return None
-        first = next(gram for gram, keys in found.items() if key in keys)
+        first = next(gram for gram in found if key in self.holders[gram])
         return Match(key, "ngram", share, " ".join(first))
+
+    def _search(self, text: str) -> tuple[Match | None, list[tuple[str, ...]]]:
+        """The evaluation text equal to `text`, and the evaluation n-grams in it in order of appearance.
+
+        An n-gram is built and looked up only where each of its word pairs occurs in some evaluation n-gram.
+        """
+        sequence = words(text)
+        if sequence in self.by_words:
+            return Match(self.by_words[sequence], "normalized", 1.0, " ".join(sequence[: self.ngram])), []
+        n, run, grams = self.ngram, 0, []
+        for end in range(1, len(sequence) + 1):
+            run = run + 1 if end > 1 and sequence[end - 2 : end] in self.pairs else 0
+            if run >= n - 1 and end >= n and sequence[end - n : end] in self.holders:
+                grams.append(sequence[end - n : end])
+        return None, grams

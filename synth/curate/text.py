@@ -15,6 +15,8 @@ _OPENING, _CLOSING = "\"'“‘«", ".,;:?\"'”’»"
 
 def normalise(text: str) -> str:
     """NFKC, case folding, runs of white space as one blank. Digits, punctuation and operators stay as they are."""
+    if text.isascii():
+        return " ".join(text.lower().split())
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
@@ -24,7 +26,8 @@ def words(text: str) -> tuple[str, ...]:
 
     Operators, brackets, signs and inner punctuation stay: `3 + 4` and `3 - 4` must not look alike.
     """
-    parts = _UNSPACED.sub(r" \1 ", normalise(text)).split()
+    form = normalise(text)
+    parts = (form if form.isascii() else _UNSPACED.sub(r" \1 ", form)).split()
     bare = (part.lstrip(_OPENING).rstrip(_CLOSING) for part in parts)
     return tuple(part for part in bare if part)
 

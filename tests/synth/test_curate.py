@@ -224,6 +224,27 @@ def test_scripts_without_spaces_have_ngrams_too():
     assert reasons(result) == {"a": "contaminated"}
 
 
+SMALL_WORDS = st.lists(st.sampled_from("abc"), max_size=12).map(" ".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(SMALL_WORDS, min_size=1, max_size=3),
+    SMALL_WORDS,
+    st.integers(1, 4),
+    st.sampled_from([0.3, 0.5, 1.0]),
+)
+def test_contamination_is_the_share_of_ngrams_by_brute_force(held, text, n, threshold):
+    def grams(sentence):
+        words = sentence.split()
+        return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+
+    shares = [len(grams(h) & grams(text)) / len(grams(h)) for h in held if grams(h)]
+    expected = max(shares, default=0) >= threshold or any(h and h == text for h in held)
+    chosen = options(text="completion", decontaminate=DecontaminateOptions(ngram=n, threshold=threshold))
+    assert bool(curate([sample("a", text)], chosen, {"math": held}).dropped) is expected
+
+
 def test_decontamination_fails_closed():
     for evaluation in ({}, {"math": []}, {"math": ["a"], "code": []}, {"math": [None]}):
         with pytest.raises(InputError):
