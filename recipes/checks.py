@@ -57,14 +57,16 @@ def check_rooms(tree: Mapping[str, Any], recipe: Recipe | None) -> Iterator[Prob
     for name, domain in (domains if isinstance(domains, dict) else {}).items():
         verifier = domain.get("verifier") if isinstance(domain, dict) else None
         if isinstance(verifier, dict):
-            filled = yield from _check_room(("domains", name, "verifier"), verifier, _verifier_options, None)
+            filled = yield from _check_room(
+                ("domains", name, "verifier"), verifier, verifier_options_class, None
+            )
             if recipe and filled is not None:
                 recipe.domains[name].verifier.options = filled
 
 
 def _from_model(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, Any]:
     """Engine options that the recipe says under `model`, unless `engine.options` says otherwise."""
-    model = recipe.model.model_dump(include={"dtype", "trust_remote_code", "revision"})
+    model = recipe.model.model_dump(include={"dtype", "trust_remote_code"})
     return {key: value for key, value in model.items() if key in options and key not in recipe.engine.options}
 
 
@@ -91,7 +93,8 @@ def _engine_options(name: str) -> type | None:
     return synth.engines.options_class(name) if name in known.__args__ else None
 
 
-def _verifier_options(name: str) -> type | None:
+def verifier_options_class(name: str) -> type | None:
+    """The verifier's options dataclass, or None where only its own call can tell what it takes."""
     import verifiers
 
     cls = verifiers.options_class(name)
@@ -183,6 +186,9 @@ def _regex(spec: Pick, path: Path_) -> Iterator[Problem]:
 
 def _evaluation(recipe: Recipe) -> Iterator[Problem]:
     evaluate = recipe.evaluate
+    measured = any(domain.held_out for domain in recipe.domains.values())
+    if not measured and recipe.train.method != "none":
+        yield ("domains",), "no domain with `held_out`", "improvement is measured: give held-out problems"
     above = [k for k in evaluate.k if k > max(evaluate.n, 1)]
     if above:
         yield (

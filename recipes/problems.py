@@ -50,35 +50,35 @@ def load_domains(recipe: Recipe, base: Path | None, pass_rates: PassRates | None
 
     Raises InputError naming domain, column and the available columns when something is missing.
     """
+    tokenizer = open_tokenizer(base, recipe.model.trust_remote_code) if base is not None else None
+    return [load_domain(recipe, name, tokenizer, pass_rates) for name in recipe.domains]
+
+
+def load_domain(recipe: Recipe, name: str, tokenizer: Any, pass_rates: PassRates | None = None) -> Domain:
+    """One domain, as `load_domains` makes them; `tokenizer` may be None."""
     import verifiers
     from recipes.sampling import Domain
 
-    tokenizer = open_tokenizer(base, recipe.model.trust_remote_code) if base is not None else None
-    domains = []
-    for name, section in recipe.domains.items():
-        verifier = verifiers.get(section.verifier.name, **section.verifier.options)
-        needs = tuple(column for column in getattr(verifier, "needs", ()) if column != "completion")
-        prompter = Prompter(section.prompt, tokenizer, f"domains.{name}.prompt")
-        train = TrainProblems(recipe, name, section, needs, pass_rates)
-        held_out: list[Row] = []
-        if section.held_out is not None:
-            held_out = load(recipe, name, section, section.held_out, "held_out", needs).rows
-        first = next(iter([*train(0)[:1], *held_out[:1]]), None)
-        if first is not None:
-            prompter(first)  # a template that names a missing column is found before any work
-        domains.append(
-            Domain(
-                name=name,
-                verifier_name=section.verifier.name,
-                verifier=verifier,
-                render=prompter,
-                template_hash=prompter.template_hash,
-                stop=prompter.stop,
-                held_out=held_out,
-                train=train,
-            )
-        )
-    return domains
+    section = recipe.domains[name]
+    verifier = verifiers.get(section.verifier.name, **section.verifier.options)
+    needs = tuple(column for column in getattr(verifier, "needs", ()) if column != "completion")
+    prompter = Prompter(section.prompt, tokenizer, f"domains.{name}.prompt")
+    train = TrainProblems(recipe, name, section, needs, pass_rates)
+    held_out: list[Row] = []
+    if section.held_out is not None:
+        held_out = load(recipe, name, section, section.held_out, "held_out", needs).rows
+    for first in [*train(0)[:1], *held_out[:1]]:
+        prompter(first)  # a template that names a missing column is found before any work
+    return Domain(
+        name=name,
+        verifier_name=section.verifier.name,
+        verifier=verifier,
+        render=prompter,
+        template_hash=prompter.template_hash,
+        stop=prompter.stop,
+        held_out=held_out,
+        train=train,
+    )
 
 
 # ---- Which problems a round gets ---------------------------------------------------------------------------------

@@ -278,7 +278,15 @@ class Recipe(Section):
 EXTEND = frozenset({"rounds", "limits"})
 """Keys whose change continues a run further."""
 
-FREE = frozenset({"name", "workers", "keep", "train.trackers"})
+ENGINE_FREE = (
+    "gpu_memory_utilization", "kv_cache_gib", "max_num_seqs", "restarts", "startup_timeout_s", "stall_timeout_s",
+    "log_file", "api_key_env",
+)  # fmt: skip
+"""Engine options about memory, patience and logging: what a user changes to get a stopped run going again."""
+
+FREE = frozenset(
+    {"name", "workers", "keep", "train.trackers", *(f"engine.options.{option}" for option in ENGINE_FREE)}
+)
 """Keys whose change alters no result. Every other key is identity: its change refuses a resume."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from recipes.checks import check_rooms, cross_checks, secrets
+from recipes.checks import check_rooms, cross_checks, fill_options, secrets, verifier_options_class
 from recipes.expand import expand_paths, expand_shorthand, fill_splits
 from recipes.explain import default_at, explain
 from recipes.schema import Recipe
@@ -116,6 +116,29 @@ def read_resolved(path: Path) -> Recipe:
         key, seen, _ = next(explain(error, Recipe, tree))
         fix = "the run was made by another version or edited by hand: choose another --out"
         raise InputError(f"{path}, {dotted(key)}", seen, fix) from None
+
+
+def verifier_options(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Options of the verifier `name` from `--set` strings whose paths start at its options.
+
+    Raises RecipeError or InputError for an unknown verifier, option or value.
+    """
+    tree: dict[str, Any] = {}
+    origins: dict[Path_, str] = {}
+    for text in overrides:
+        key, value = parse_set(text)
+        apply_set(tree, key, value)
+        origins[key] = f"--set {text}"
+    report = _Report("verifier", Lines(), origins)
+    cls = verifier_options_class(name)
+    if cls is not None:
+        try:
+            return fill_options(cls, tree)
+        except ValidationError as error:
+            for path, seen, fix in explain(error, cls, tree):
+                report.add(path, seen, fix)
+    report.stop()
+    return tree
 
 
 class _Report:

