@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from synth.curate.options import DecontaminateOptions
 from synth.curate.text import words
@@ -81,7 +82,7 @@ class Contamination:
             self.sizes[key] = len(grams)
             for gram in grams:
                 self.holders[gram].append(key)
-        self.pairs = {pair for gram in self.holders for pair in zip(gram, gram[1:], strict=False)}
+        self.pairs = {pair for gram in self.holders for pair in pairwise(gram)}
         # A problem's prompt comes with every one of its samples.
         self._look_up = lru_cache(maxsize=8192)(self._search)
 
