@@ -30,6 +30,8 @@ def logprobs(model_path: str, token_ids: Sequence[Sequence[int]], **hub: Any) ->
 
     from trainers.core.logprobs import sequence_logprobs
     from trainers.core.model import open_model
+    from trainers.core.session import quiet_bars
 
-    model = open_model(model_path, TrainOptions(), torch.float32, **hub).eval()
+    with quiet_bars():
+        model = open_model(model_path, TrainOptions(), torch.float32, **hub).eval()
     return sequence_logprobs(model, token_ids)

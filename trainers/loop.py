@@ -24,14 +24,14 @@ from synth.records.ids import content_hash
 from synth.records.jsonl import read_jsonl
 from trainers import sft
 from trainers.core import model as models
-from trainers.core.batching import Order, micro_batches
+from trainers.core.batching import Order, micro_batches, token_budget
 from trainers.core.card import model_card
 from trainers.core.checkpoint import Progress, States
 from trainers.core.evaluate import Stopper, held_out, mean_nll
 from trainers.core.logprobs import inner_model
 from trainers.core.optimizer import adamw, clip, learning_rate
 from trainers.core.seeds import derive, isolated_rng
-from trainers.core.session import session, threads
+from trainers.core.session import quiet_bars, session, threads
 from trainers.data import Examples, Rows, prepare
 from trainers.options import TrainOptions
 
@@ -91,7 +91,7 @@ def train(
         raise InputError("train.method", f"'{method}'", did_you_mean(method, METHODS))
     options = options or TrainOptions()
     job = _Job(model, Path(out), options, rng_seed, method, dict(hub or {}), log or (lambda _line: None))
-    with threads(options.threads), isolated_rng():
+    with threads(options.threads), quiet_bars(), isolated_rng():
         return job.run(rows, validation, evaluate, on_step, lineage)
 
 
@@ -177,7 +177,9 @@ class _Job:
             header = {"fingerprint": run.states.fingerprint, "stopped_early": run.stopped_early}
             record = "".join(json.dumps(line) + "\n" for line in (header, *progress.logs))
             plain = models.merged(accelerator.unwrap_model(run.model, keep_fp32_wrapper=False))
-            models.write_model(self.out, plain, tokenizer, dtype, {"README.md": card, RECORD: record})
+            models.write_model(
+                self.out, plain, tokenizer, dtype, {"README.md": card, RECORD: record}, self.model
+            )
             run.states.clear()
         accelerator.wait_for_everyone()
         return result
@@ -203,6 +205,7 @@ class _Run:
         torch.manual_seed(derive(job.rng_seed, "init"))
         compute = models.compute_dtype(job.options.dtype, accelerator.device)
         self.model = accelerator.prepare_model(models.open_model(job.model, job.options, compute, **job.hub))
+        self.budget = token_budget(job.options.micro_batch_tokens, accelerator.device.type)
         self.optimizer = adamw(self.model, job.options)
         self.order = Order(len(data.items), job.options.batch_size, job.rng_seed)
         self.steps = job.options.max_steps or job.options.epochs * self.order.steps_per_epoch
@@ -250,7 +253,7 @@ class _Run:
         examples = [self.data.items[i] for i in self.order.step(step)]
         batches = micro_batches(
             examples,
-            options.micro_batch_tokens,
+            self.budget,
             ranks=accelerator.num_processes,
             rank=accelerator.process_index,
         )
@@ -291,9 +294,7 @@ class _Run:
             model = inner_model(self.model)
             with held_out(model):
                 if self.held is not None:
-                    metrics["validation_loss"] = mean_nll(
-                        model, self.held.items, self.options.micro_batch_tokens
-                    )
+                    metrics["validation_loss"] = mean_nll(model, self.held.items, self.budget)
                 if self.evaluate is not None:
                     metrics.update(self.evaluate(model, self.progress.step))
         if self.accelerator.num_processes > 1:

@@ -5,6 +5,7 @@ The result is a folder that transformers and vLLM load; training it is the train
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from synth.records.errors import InputError
 from synth.records.jsonl import repair_text
 from trainers.core.model import write_model
 from trainers.core.seeds import derive, isolated_rng
+from trainers.core.session import quiet_bars
 from trainers.options import ScratchOptions
 
 EOS = "<|endoftext|>"
@@ -34,10 +36,11 @@ def create(out: str | os.PathLike[str], texts: Iterable[str], options: ScratchOp
         raise InputError(str(target), "exists", "give a new folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(texts, options)
-    with isolated_rng():
+    with isolated_rng(), quiet_bars():
         torch.manual_seed(derive(rng_seed, "scratch"))
         model = AutoModelForCausalLM.from_config(_config(options, tokenizer), dtype=torch.float32)
-        write_model(target, model, tokenizer, "float32", {})
+        files = {"tokenizer_config.json": json.dumps(_tokenizer_config(options), indent=2) + "\n"}
+        write_model(target, model, tokenizer, "float32", files)
     return target
 
 
@@ -58,14 +61,19 @@ def train_tokenizer(texts: Iterable[str], options: ScratchOptions) -> Any:
         show_progress=False,
     )
     core.train_from_iterator((repair_text(text)[0] for text in texts), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        eos_token=EOS,
-        pad_token=PAD,
-        model_max_length=options.max_position,
-        clean_up_tokenization_spaces=False,
-        padding_side="left",
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, **_tokenizer_config(options))
+
+
+def _tokenizer_config(options: ScratchOptions) -> dict[str, Any]:
+    """What tokenizer_config.json says; written by us, as transformers 5 names a class that 4 does not know."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": EOS,
+        "pad_token": PAD,
+        "model_max_length": options.max_position,
+        "clean_up_tokenization_spaces": False,
+        "padding_side": "left",
+    }
 
 
 def _config(options: ScratchOptions, tokenizer: Any) -> Any:
@@ -73,7 +81,7 @@ def _config(options: ScratchOptions, tokenizer: Any) -> Any:
 
     family = {"llama": LlamaConfig, "qwen2": Qwen2Config}[options.architecture]
     return family(
-        vocab_size=options.vocab_size,
+        vocab_size=len(tokenizer),
         hidden_size=options.hidden_size,
         intermediate_size=options.intermediate_size,
         num_hidden_layers=options.layers,

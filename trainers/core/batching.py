@@ -33,7 +33,10 @@ class Example:
 
     @staticmethod
     def of(
-        token_ids: Sequence[int], loss_mask: Sequence[int | bool], weight: float = 1.0, sample_id: str = ""
+        token_ids: Sequence[int] | np.ndarray,
+        loss_mask: Sequence[int | bool],
+        weight: float = 1.0,
+        sample_id: str = "",
     ) -> Example:
         """An example from plain sequences of equal length; the mask of the first token is cleared."""
         import numpy as np
@@ -94,6 +97,11 @@ class Order:
             self._epoch, self._order = epoch, permutation(self.rows, self.rng_seed, epoch)
         start = within * self.rows // self.steps_per_epoch
         return self._order[start : (within + 1) * self.rows // self.steps_per_epoch]
+
+
+def token_budget(wanted: int | None, device_type: str) -> int:
+    """Padded tokens of a micro-batch: as wanted, else by where it runs."""
+    return wanted or (2048 if device_type == "cpu" else 8192)
 
 
 def partition(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -62,7 +62,8 @@ class States:
         text = json.dumps({"fingerprint": self.fingerprint, "progress": asdict(progress)})
         (temporary / "state.json").write_text(text, encoding="ascii")
         publish(temporary, self.folder / f"step-{progress.step:08d}")
-        for old in self._steps()[:-1]:
+        best = self._best(progress.best_step)
+        for old in [*self._steps()[:-1], *(path for path in self.folder.glob("best-*") if path != best)]:
             shutil.rmtree(old)
 
     def save_best(self, model: nn.Module, step: int) -> None:
@@ -74,11 +75,11 @@ class States:
         temporary.mkdir(parents=True)
         tensors = {name: t.detach().contiguous() for name, t in trained_tensors(model).items()}
         save_file(tensors, temporary / "weights.safetensors")
-        publish(temporary, self.folder / f"best-{step:08d}")
+        publish(temporary, self._best(step))
 
     def load_best(self, model: nn.Module, step: int) -> None:
         """Put the best weights back into the model."""
-        _fill(model, self.folder / f"best-{step:08d}" / "weights.safetensors")
+        _fill(model, self._best(step) / "weights.safetensors")
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
         """Load the newest state into model and optimizer; a fresh start where there is none."""
@@ -88,15 +89,11 @@ class States:
         if latest is None:
             return Progress()
         _fill(model, latest / "weights.safetensors")
-        moments = load_file(latest / "optimizer.safetensors")
-        for name, parameter in trained_tensors(model).items():
-            found = {
-                key.split(":", 1)[0]: value for key, value in moments.items() if key.split(":", 1)[1] == name
-            }
-            for key, value in found.items():
-                # The step count of a fused optimizer lives with its parameter.
-                found[key] = value.to(parameter.device)
-            optimizer.state[parameter] = found
+        tensors = trained_tensors(model)
+        for slot, value in load_file(latest / "optimizer.safetensors").items():
+            key, name = slot.split(":", 1)
+            # Fused AdamW keeps even its step count where the parameter is.
+            optimizer.state[tensors[name]][key] = value.to(tensors[name].device)
         return Progress(**json.loads((latest / "state.json").read_text("ascii"))["progress"])
 
     def check(self) -> None:
@@ -115,6 +112,9 @@ class States:
     def clear(self) -> None:
         """Remove every state; the training is over."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _best(self, step: int) -> Path:
+        return self.folder / f"best-{step:08d}"
 
     def _steps(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))

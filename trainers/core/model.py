@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     import torch
 
 
+TOKENIZER_FILES = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.tiktoken",
+    "chat_template*", "*.py",
+)  # fmt: skip
+
+
 def compute_dtype(wanted: str, device: torch.device) -> torch.dtype:
     """The type matrices are multiplied in: bfloat16 under `auto` only where the hardware does it natively."""
     import torch
@@ -114,8 +120,19 @@ def identity(path: str, config: Any) -> str:
     return content_hash(path, getattr(config, "_commit_hash", None))
 
 
-def write_model(out: Path, model: Any, tokenizer: Any | None, dtype: str, files: Mapping[str, str]) -> None:
-    """Write weights, configuration, tokenizer and `files` (name: text) so that `out` appears whole or not at all."""
+def tokenizer_files(path: str) -> list[Path]:
+    """Files of a model folder that belong to its tokenizer or its own code."""
+    return sorted(file for pattern in TOKENIZER_FILES for file in Path(path).glob(pattern))
+
+
+def write_model(
+    out: Path, model: Any, tokenizer: Any | None, dtype: str, files: Mapping[str, str], source: str = ""
+) -> None:
+    """Write weights, configuration, tokenizer and `files` (name: text) so that `out` appears whole or not at all.
+
+    The tokenizer's files are copied from the folder `source` if it has them: written anew they would depend on the
+    version of transformers, and older software could not read them.
+    """
     import torch
 
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -123,8 +140,11 @@ def write_model(out: Path, model: Any, tokenizer: Any | None, dtype: str, files:
     model = model.to(getattr(torch, dtype))
     model.config.dtype = getattr(torch, dtype)
     model.config.use_cache = True
-    model.save_pretrained(temporary, safe_serialization=True)
-    if tokenizer is not None:
+    model.save_pretrained(temporary)
+    copied = tokenizer_files(source) if source else []
+    for file in copied:
+        shutil.copyfile(file, temporary / file.name)
+    if tokenizer is not None and not copied:
         tokenizer.save_pretrained(temporary)
     for name, text in files.items():
         (temporary / name).write_text(text, encoding="utf-8", newline="\n")

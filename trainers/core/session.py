@@ -26,6 +26,20 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
+def quiet_bars() -> Iterator[None]:
+    """No progress bars of transformers for loading and saving: they would tear the caller's own apart."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextmanager
 def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterator[Any]:
     """An Accelerator with trackers started; accelerate's process-wide settings are taken back at the end."""
     import torch
@@ -42,13 +56,14 @@ def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterato
         raise InputError(
             "accelerate", str(state.distributed_type), "only data parallelism (DDP) is supported"
         )
-    precision = "bf16" if compute_dtype(options.dtype, state.device) == torch.bfloat16 else "no"
+    device = state.device or torch.device("cpu")
+    precision = "bf16" if compute_dtype(options.dtype, device) == torch.bfloat16 else "no"
     _check_trackers(options.trackers)
     # The mixed precision of an Accelerator is process-wide: a second one with another value would be refused.
     AcceleratorState._reset_state()
     folder = out.with_name(f"{out.name}.trackers")
     accelerator = Accelerator(
-        mixed_precision=precision, log_with=options.trackers or None, project_dir=folder
+        mixed_precision=precision, log_with=[*options.trackers] or None, project_dir=folder
     )
     try:
         if options.trackers:
