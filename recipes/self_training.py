@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.checkpoints import removable, remove
-from recipes.evaluation import Evaluation, evaluate
+from recipes.evaluation import Evaluation, evaluate, read_evaluation
 from recipes.gate import Decision, decide
 from recipes.grow import Grower, Growth
 from recipes.weights_probe import Probe, probe_weights
@@ -113,8 +113,7 @@ def _measure_base(ctx: Context) -> Model:
 def _closed_model(ctx: Context, index: int) -> Model:
     folder = ctx.folder.round(index)
     digest = (read_json(folder / "training" / "manifest.json") or {})["model"]
-    scores = measure(ctx, folder / "model", digest, folder / "evaluation", f"round {index}: evaluating")
-    return Model(folder / "model", digest, scores, index)
+    return Model(folder / "model", digest, read_evaluation(folder / "evaluation", digest), index)
 
 
 def measure(ctx: Context, path: Path, digest: str, folder: Path, title: str) -> Evaluation:

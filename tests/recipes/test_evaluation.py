@@ -14,6 +14,7 @@ from recipes.evaluation import Evaluation, evaluate
 from recipes.gate import decide
 from recipes.sampling import Domain
 from synth.engines import Capabilities, Output, Request
+from synth.store import read_parts
 from verifiers import Verdict
 
 OPTIONS = SimpleNamespace(
@@ -26,6 +27,7 @@ class Prompt:
     text: str
     token_ids: tuple[int, ...] | None = (1, 2)
     messages: None = None
+    rejected: str | None = None
 
 
 class ParrotEngine:
@@ -100,6 +102,18 @@ def test_seeds_differ_between_samples_and_agree_between_models(tmp_path: Path) -
     assert len(set(sampled.values())) == len(sampled) == 15
     assert sampled == {(r.prompt, r.index): r.seed for r in two.asked if r.sampling.temperature}
     assert not {r.id for r in one.asked} & {r.id for r in two.asked}
+
+
+def test_a_prompt_that_is_too_long_becomes_a_row_with_its_cause(tmp_path: Path) -> None:
+    engine, one = ParrotEngine(), domain()
+    one.render = lambda row: Prompt(row["prompt"], rejected="too long" if row["number"] == 0 else None)
+    result = evaluate(lambda: engine, tmp_path, [one], OPTIONS, "m", 0, 1, lambda done, total: None)  # type: ignore[arg-type, return-value]
+    assert len(engine.asked) == 16
+    assert result.scores["math"]["n"] == 3
+    rejected = [row for row in read_parts(tmp_path / "completions") if row["finish_reason"] == "rejected"]
+    assert {row["error"] for row in rejected} == {"too long"}
+    verdicts = {row["sample_id"]: row for row in read_parts(tmp_path / "verdicts")}
+    assert {verdicts[row["sample_id"]]["reason"] for row in rejected} == {"generation_rejected"}
 
 
 def scored(values: list[int | None]) -> Evaluation:
