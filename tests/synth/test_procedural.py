@@ -171,7 +171,7 @@ def _side(text: str, x: str) -> Fraction:
 def test_remainders_and_means_and_percents() -> None:
     for row in _math("remainder"):
         inner, divisor, factor, add = re.fullmatch(
-            r"Find \(([^)]+)\) mod (\d+)(?:, times (\d+) plus (\d+))?", row["question"]
+            r"Find \(?([^)]+?)\)? mod (\d+)(?:, times (\d+) plus (\d+))?", row["question"]
         ).groups()  # type: ignore[union-attr]
         value = int(_value(inner)) % int(divisor)
         assert value * int(factor or 1) + int(add or 0) == int(row["answer"]), row

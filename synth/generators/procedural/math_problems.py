@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from synth.generators.procedural.draw import Draw, Problem
 
-LARGEST = 400
+LARGEST = 99
 
 
 class Asked(NamedTuple):
@@ -47,7 +47,7 @@ def _arithmetic(draw: Draw, level: int) -> Asked:
     values = []
     for position in range(level + 2):
         factor = "*" in signs[max(0, position - 1) : position + 1]
-        values.append(draw.integer(2, 9) if factor else draw.integer(2, 60))
+        values.append(draw.integer(2, 9) if factor else draw.integer(2, 40))
     text = str(values[0]) + "".join(f"{sign}{value}" for sign, value in zip(signs, values[1:], strict=True))
     steps: list[str] = []
     terms, term_signs = [values[0]], []
@@ -64,12 +64,12 @@ def _arithmetic(draw: Draw, level: int) -> Asked:
 
 
 def _equation(draw: Draw, level: int) -> Asked:
-    x, a, b = draw.integer(2, 20), draw.integer(2, 9), draw.integer(2, 40)
+    x, a, b = draw.integer(2, 20), draw.integer(2, 9), draw.integer(2, 30)
     steps: list[str] = []
     if level == 1:
         sign, undo = draw.pick([("+", "-"), ("-", "+")])
         right = a * x + b if sign == "+" else a * x - b
-        if right < 0:
+        if not 0 <= right <= LARGEST:
             raise _OutOfRangeError
         text = f"{a}x{sign}{b}={right}"
         _do(steps, _do(steps, right, undo, b), "/", a)
@@ -96,7 +96,7 @@ def _equation(draw: Draw, level: int) -> Asked:
 def _fraction(draw: Draw, level: int) -> Asked:
     denominators: list[int]
     if level == 1:
-        denominators = [draw.integer(5, 30)] * 2
+        denominators = [draw.integer(5, 40)] * 2
     elif level == 2:
         small = draw.integer(2, 9)
         denominators = draw.sample([small, small * draw.integer(2, 4)], 2)
@@ -129,7 +129,7 @@ def _percent_step(steps: list[str], percent: int, amount: int) -> int:
 
 
 def _percent(draw: Draw, level: int) -> Asked:
-    percent, amount = draw.integer(1, 9) * 10, draw.integer(2, 40) * 10
+    percent, amount = draw.integer(1, 9) * 10, draw.integer(1, 9) * 10
     steps: list[str] = []
     value = _percent_step(steps, percent, amount)
     if level == 1:
@@ -142,7 +142,7 @@ def _percent(draw: Draw, level: int) -> Asked:
         text = f"{amount} {verb} {percent}%, plus {extra}"
         value = _do(steps, _do(steps, amount, sign, value), "+", extra)
     elif level == 3:
-        second, other = draw.integer(1, 9) * 10, draw.integer(2, 30) * 10
+        second, other = draw.integer(1, 9) * 10, draw.integer(1, 9) * 10
         word, sign = draw.pick([("plus", "+"), ("minus", "-")])
         text = f"{percent}% of {amount} {word} {second}% of {other}"
         value = _do(steps, value, sign, _percent_step(steps, second, other))
@@ -161,7 +161,7 @@ def _percent(draw: Draw, level: int) -> Asked:
 
 
 def _sequence(draw: Draw, level: int) -> Asked:
-    start, gap = draw.integer(1, 60), draw.integer(2, 15)
+    start, gap = draw.integer(1, 50), draw.integer(2, 15)
     steps: list[str] = []
     if level == 1:
         terms = [start + gap * i for i in range(4)]
@@ -243,7 +243,7 @@ def _shopping(draw: Draw, level: int, who: str, things: str) -> Asked:
 
 def _mean(draw: Draw, level: int) -> Asked:
     count = level + 1
-    values = [draw.integer(2, 40 if level > 1 else 90) for _ in range(count)]
+    values = [draw.integer(2, 30 if level > 1 else 60) for _ in range(count)]
     steps: list[str] = []
     total = values[0]
     for value in values[1:]:
@@ -255,7 +255,7 @@ def _mean(draw: Draw, level: int) -> Asked:
 def _remainder(draw: Draw, level: int) -> Asked:
     divisor = draw.integer(3, 9)
     steps: list[str] = []
-    value = draw.integer(20, 99)
+    value = draw.integer(12, 99)
     text = str(value)
     if level > 1:
         other = draw.integer(20, 99)
@@ -265,12 +265,11 @@ def _remainder(draw: Draw, level: int) -> Asked:
         text, value = f"{text}-{other}", _do(steps, value, "-", other)
     times = _do(steps, value - value % divisor, "/", divisor)
     value = _do(steps, value, "-", _do(steps, times, "*", divisor))
-    if level in (1, 4):
+    text = f"({text}) mod {divisor}" if level > 1 else f"{text} mod {divisor}"
+    if level == 4:
         factor, add = draw.integer(2, 9), draw.integer(2, 40)
-        text = f"({text}) mod {divisor}, times {factor} plus {add}"
+        text = f"{text}, times {factor} plus {add}"
         value = _do(steps, _do(steps, value, "*", factor), "+", add)
-    else:
-        text = f"({text}) mod {divisor}"
     return Asked(["remainder", text], f"Find {text}", steps, value)
 
 
