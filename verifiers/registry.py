@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -38,13 +39,26 @@ def get(name: str, /, **options: Any) -> Any:
     found = find(name)
     if isinstance(found, type):
         try:
-            return found(**options)
+            return _whole(name, found(**options))
         except TypeError as error:
             # A user's class need not go through build_options; its own signature is the option check then.
             raise InputError(f"verifier {name}", str(error), "check the options") from None
     if isinstance(found, Verifier):
         return found
+    try:
+        inspect.signature(found).bind(None, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"verifier {name}", str(error), "the function takes a row and its options by name") from None
     return FunctionVerifier(name, found, **options)
+
+
+def _whole(name: str, verifier: Any) -> Any:
+    """A user's object with `verify` alone gets batches, options and error verdicts like every other verifier."""
+    if hasattr(verifier, "verify_batch"):
+        return verifier
+    if not callable(getattr(verifier, "verify", None)):
+        raise InputError(f"verifier {name}", "the class has no method 'verify'", "write verify(row) -> Verdict")
+    return FunctionVerifier(name, verifier.verify)
 
 
 def options_class(name: str) -> type:

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Protocol
 
+from verifiers.math import exact
 from verifiers.math.compare import same_number
+from verifiers.math.exact import Undefined
 from verifiers.math.numbers import Number
 from verifiers.math.options import MathOptions
 from verifiers.math.parser import Tree, is_name, right_side
@@ -359,7 +361,16 @@ def swap_sides(tree: Tree) -> Tree:
 
 
 def distinct(items: Sequence[Tree]) -> list[Tree]:
-    return list({canonical(item): item for item in items}.values())
+    """Items without repeats, of equal value or of the same form."""
+    return list({_key(item): item for item in items}.values())
+
+
+def _key(item: Tree) -> Any:
+    try:
+        value = exact.value(item)
+    except Undefined:
+        value = None
+    return canonical(item) if value is None else value
 
 
 def difference(relation: Tree) -> Tree:
@@ -404,24 +415,16 @@ class ExactScalars:
     """Comparison by exact rational arithmetic; what it cannot decide raises NeedsWorker."""
 
     def same(self, reference: Tree, answer: Tree, answer_number: Tree, options: MathOptions) -> str | None:
-        from verifiers.math import exact
-
         left = infinite(reference) or exact.value(reference)
         right = infinite(answer) or exact.value(answer)
         if isinstance(left, float) or isinstance(right, float):
-            return "exact" if left == right and left is not None else self._or_worker(left, right)
+            return "exact" if left == right else None
         if left is None or right is None:
             raise NeedsWorker
         written = Number(right, decimals=literal_decimals(answer_number))
         return same_number(Number(left), written, options)
 
-    def _or_worker(self, left: Any, right: Any) -> str | None:
-        """An infinity equals no finite value; the other side must be evaluated only to know that it exists."""
-        return None
-
     def order(self, tree: Tree) -> Any:
-        from verifiers.math import exact
-
         found = infinite(tree)
         if found is None:
             found = exact.value(tree)

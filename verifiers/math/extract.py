@@ -43,6 +43,8 @@ WRAPPED = re.compile(r"\\(?:text|mbox|textrm|textbf|mathrm)\s*\{[^{}]*\}")
 # Two words in a row, a calculator note, "label: 5": not a bare expression.
 NOT_BARE = re.compile(r"[A-Za-z]{3,}[^\S\n]+[A-Za-z]{2,}|<<|:\s+\d")
 SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z\[(]|\s*$)|\n")
+NAMED_CHOICE = re.compile(r"\b(?:answer|option|choice)(?:\s+is)?\s*:?\s*\**\(?([A-J])\)?(?![A-Za-z'])", re.IGNORECASE)
+LETTER_IN_BRACKETS = re.compile(r"\(([A-J])\)")
 MAX_WHOLE = 400
 
 
@@ -54,6 +56,7 @@ class Extraction:
     span: tuple[int, int]
     rule: str
     rivals: tuple[str, ...] = ()
+    formula: bool = False  # it stood in a box or between math delimiters
 
     @property
     def ambiguous(self) -> bool:
@@ -87,6 +90,28 @@ def extract(text: str) -> Extraction | None:
     part = text[start:end]
     found = _by_rule(part)
     return replace(found, span=(found.span[0] + start, found.span[1] + start)) if found else None
+
+
+def extract_choice(text: str) -> Extraction | None:
+    """The last letter of a choice that is named as one: "option B", "(B)"."""
+    region = answer_region(text)
+    if region is None:
+        return None
+    for pattern in (NAMED_CHOICE, LETTER_IN_BRACKETS):
+        found = [Extraction(match.group(1), match.span(1), "choice") for match in pattern.finditer(text, *region)]
+        if found:
+            return _agree(found)
+    return None
+
+
+def extract_formula(text: str) -> Extraction | None:
+    """The last formula, for callers that accept formulas only."""
+    region = answer_region(text)
+    found = None
+    for match in FORMULA.finditer(text, *region) if region else ():
+        if not PROSE.search(WRAPPED.sub(" ", match.group())):
+            found = _with_suffix(text, match.start(), match.end(), _inside(match), "last_formula")
+    return found
 
 
 def _by_rule(text: str) -> Extraction | None:
@@ -205,7 +230,7 @@ def _boxed(text: str) -> tuple[Extraction | None, int]:
         parts = list(dict.fromkeys(part for _, _, part in group))
         suffix = AFTER_NUMBER.match(text.replace("$", " "), group[-1][1])
         value = ", ".join(parts) + ("\\%" if suffix and not parts[-1].endswith("%") else "")
-        answers.append(Extraction(value, (group[0][0], group[-1][1]), "boxed"))
+        answers.append(Extraction(value, (group[0][0], group[-1][1]), "boxed", formula=True))
     return _agree(answers), last
 
 
@@ -251,11 +276,11 @@ def _inside(match: re.Match[str]) -> str:
     return next(group for group in match.groups() if group is not None).strip()
 
 
-def _with_suffix(text: str, start: int, end: int, value: str, rule: str) -> Extraction:
-    """A percent sign or word right after the formula belongs to the answer."""
+def _with_suffix(text: str, start: int, end: int, value: str, rule: str, formula: bool = True) -> Extraction:
+    """A percent sign or word right after the formula or number belongs to the answer."""
     if suffix := AFTER_NUMBER.match(text, end):
-        return Extraction(value if value.endswith("%") else value + "\\%", (start, suffix.end()), rule)
-    return Extraction(value, (start, end), rule)
+        return Extraction(value if value.endswith("%") else value + "\\%", (start, suffix.end()), rule, (), formula)
+    return Extraction(value, (start, end), rule, (), formula)
 
 
 def _whole(text: str) -> Extraction | None:
@@ -266,7 +291,7 @@ def _whole(text: str) -> Extraction | None:
     start = text.index(body)
     formula = FORMULA.fullmatch(body)
     if formula and not PROSE.search(WRAPPED.sub(" ", formula.group())):
-        return Extraction(_inside(formula), (start, start + len(body)), "whole")
+        return Extraction(_inside(formula), (start, start + len(body)), "whole", formula=True)
     words = re.sub(r"\\[A-Za-z]+", " ", body)
     if "\n" in body or "$" in body or "\\(" in body or "\\[" in body or NOT_BARE.search(words):
         return None
@@ -283,7 +308,7 @@ def _last_value(text: str, start: int, end: int, rule: str) -> Extraction | None
     for match in NUMBER.finditer(text, formula.end() if formula else start, end):
         number = match
     if number is not None:
-        return _with_suffix(text, number.start(), number.end(), number.group().strip(), rule)
+        return _with_suffix(text, number.start(), number.end(), number.group().strip(), rule, formula=False)
     if formula is not None:
         return _with_suffix(text, formula.start(), formula.end(), _inside(formula), rule)
     return None

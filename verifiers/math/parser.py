@@ -41,12 +41,17 @@ ACCENTS = frozenset(
 )  # fmt: skip
 NUMBER_SETS = {"R": "R", "Z": "Z", "N": "N", "Q": "Q", "C": "C"}
 APPLIED = frozenset("fghFGHW")
+# To this grammar d/dx would be a quotient.
+_DERIVATIVE = re.compile(r"\\frac\s*\{\s*(?:d|\\partial|\\mathrm\{d\})(?:\^\{?\d\}?)?[^{}]{0,9}\}\s*\{\s*(?:d|\\partial|\\mathrm\{d\})\s*[a-z]")
 END = Token("end of text", "", False, -1)
 
 
 def parse(text: str) -> Tree:
     """The tree of an answer. Raises Unparsable or TooComplex."""
-    return Parser(tokens(clean(text))).answer()
+    cleaned = clean(text)
+    if _DERIVATIVE.search(cleaned):
+        raise Unparsable("a derivative")
+    return Parser(tokens(cleaned)).answer()
 
 
 class Parser:
@@ -144,9 +149,6 @@ class Parser:
                 left = ("inter", left, self.ratio())
             elif self.command("setminus", "backslash"):
                 left = ("minus", left, self.ratio())
-            elif self.next.value == "U" and left[0] in ("pair", "union") and self.peek(1).kind in ("(", "[", "\\{"):
-                self.at += 1
-                left = ("union", left, self.ratio())
             else:
                 return left
 

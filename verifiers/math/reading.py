@@ -6,7 +6,7 @@ import functools
 import re
 
 from verifiers.math import library, units
-from verifiers.math.extract import FORMULA, HASHES, boxes, extract
+from verifiers.math.extract import FORMULA, HASHES, Extraction, boxes, extract
 from verifiers.math.numbers import fold
 from verifiers.math.parser import Tree, number, parse
 from verifiers.math.syntax import FUNCTIONS, TooComplex, Unparsable, clean
@@ -22,6 +22,9 @@ _SHORT_WORDS = frozenset(
 )  # fmt: skip
 _MATH_WORDS = frozenset((*FUNCTIONS, "pi", "infinity", "inf", "and", "or", "oo", "percent", "degrees"))
 _LETTER = re.compile(r"\(\s*([A-J])\s*\)|([A-J])(?:[.:)]|$)")
+# Thousands separators where no list can be meant: before a unit, right of an equals sign.
+_GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+$")
+_GROUPED_SIDE = re.compile(r"(?:=|\\approx)\s*-?\d{1,3}(?:,\d{3})+(?=$|\s*\\text|\s*\\?%|\.\d+$)")
 _COMMA_DECIMAL = re.compile(r"[-+]?\d+,\d+")
 _POINT_DECIMAL = re.compile(r"[-+]?\d*\.\d+")
 MAX_REFERENCE = 20_000
@@ -83,9 +86,9 @@ def _parse(text: str) -> Tree:
     cleaned = clean(text)
     body, words = units.split(cleaned)
     if words:
-        tree = parse(body)
+        tree = parse(_GROUPED.sub(lambda match: match.group().replace(",", ""), body))
         return ("percent", tree) if words.lower() in ("percent", "pct", "per cent") else ("unit", tree, words)
-    return parse(cleaned)
+    return parse(_GROUPED_SIDE.sub(lambda match: match.group().replace(",", ""), cleaned))
 
 
 def library_may_read(*texts: str) -> bool:
@@ -136,6 +139,12 @@ def letter(value: str) -> str | None:
     """The choice an answer names: B, (B), B., (B) 12."""
     match = _LETTER.match(plain(value) if "\\" in value or "$" in value else value.strip().strip("*"))
     return (match.group(1) or match.group(2)) if match else None
+
+
+def kinds_of(found: Extraction) -> set[str]:
+    """What an answer counts as in the words of the option `extract`: latex or expr, and string for words and letters."""
+    kinds = {"latex"} if found.formula or "\\" in found.value else {"expr"}
+    return kinds | {"string"} if is_text(found.value) or letter(found.value) else kinds
 
 
 def is_choice(reference: str) -> bool:

@@ -40,37 +40,37 @@ POINTS = 8
 ENOUGH = 3  # points at which the reference must exist before equality is believed
 
 
-def warm_up() -> None:
-    """Load what every task needs once, before workers are forked."""
-    import sympy
-
-    judge({"reference": "\\sqrt{8}", "answer": "2\\sqrt{2}", "options": {}})
-    sympy.simplify(forms.to_sympy(("div", ("sym", "x"), ("num", Fraction(2), None))))
+class NeedsSympy(Exception):
+    """Numbers do not decide this; the other kind of worker does."""
 
 
 def judge(task: dict[str, Any]) -> dict[str, Any]:
     """One comparison: `reference`, `answer`, `options` as text and plain values; the outcome as plain values.
 
-    `outcome` is equal, not_equal, too_complex, or unparsable_reference; `rule` or `message` says why.
+    `outcome` is equal, not_equal, not_simplified, too_complex, unparsable_reference, or needs_sympy (unless the task says
+    `sympy`: true); `rule` or `message` says why.
     """
     with mpmath.workdps(DIGITS):
-        return _judged(task, MathOptions(**task["options"]))
+        try:
+            return _judged(task, MathOptions(**task["options"]), bool(task.get("sympy")))
+        except NeedsSympy:
+            return {"outcome": "needs_sympy"}
 
 
-def _judged(task: dict[str, Any], options: MathOptions) -> dict[str, Any]:
+def _judged(task: dict[str, Any], options: MathOptions, sympy: bool) -> dict[str, Any]:
     try:
-        reference = shaped(_checked_reference(task["reference"]), options)
+        reference = shaped(_checked_reference(task["reference"], sympy), options)
     except (Unparsable, TooComplex, Undefined) as error:
         return {"outcome": "unparsable_reference", "message": str(error)}
     try:
         rule, answer = None, reference
-        for answer in _answers(task["answer"], reference):
+        for answer in _answers(task["answer"], reference, sympy):
             answer = shaped(answer, options)
-            rule = Equality(NumericScalars(), options).rule(reference, answer)
+            rule = Equality(NumericScalars(sympy), options).rule(reference, answer)
             if rule and fits(answer, options):
                 break
             rule = None
-        if rule and options.must_be and not _has_form(answer, options.must_be):
+        if rule and options.must_be and not _has_form(answer, options.must_be, sympy):
             return {"outcome": "not_simplified", "message": f"equal, but not {options.must_be}"}
     except Undefined as error:
         return {"outcome": "not_equal", "message": str(error)}
@@ -81,32 +81,42 @@ def _judged(task: dict[str, Any], options: MathOptions) -> dict[str, Any]:
     return {"outcome": "equal", "rule": rule} if rule else {"outcome": "not_equal"}
 
 
-def _answers(text: str, reference: Tree) -> list[Tree]:
+def _answers(text: str, reference: Tree, sympy: bool) -> list[Tree]:
     try:
         return read_answer(text, reference)
     except Unparsable:
-        if library.may_read(text):
-            return [library.read(text)]
-        raise
+        if not library.may_read(text):
+            raise
+    _need(sympy)
+    return [library.read(text)]
 
 
-def _has_form(answer: Tree, form: str) -> bool:
+def _need(sympy: bool) -> None:
+    if not sympy:
+        raise NeedsSympy
+
+
+def _has_form(answer: Tree, form: str, sympy: bool) -> bool:
     if form == "number":
         return forms.is_literal(answer)
-    return forms.is_simplified(answer) if form == "simplified" else forms.is_factored(answer)
+    if form == "simplified":
+        return forms.is_simplified(answer)
+    _need(sympy)
+    return forms.is_factored(answer)
 
 
 @functools.lru_cache(maxsize=512)
-def _checked_reference(text: str) -> Tree:
+def _checked_reference(text: str, sympy: bool) -> Tree:
     """The parsed reference, once it is known to equal itself."""
     try:
         tree = read_reference(text)
     except Unparsable:
         if not library.may_read(text):
             raise
+        _need(sympy)
         tree = library.read(text)
     try:
-        same = Equality(NumericScalars(), MathOptions()).rule(tree, tree)
+        same = Equality(NumericScalars(sympy), MathOptions()).rule(tree, tree)
     except Unsupported as error:
         raise Unparsable(str(error)) from None
     if same is None:
@@ -115,7 +125,10 @@ def _checked_reference(text: str) -> Tree:
 
 
 class NumericScalars:
-    """Comparison of expressions by their values."""
+    """Comparison of expressions by their values, then (if `sympy`) by SymPy."""
+
+    def __init__(self, sympy: bool = False) -> None:
+        self.sympy = sympy
 
     def same(self, reference: Tree, answer: Tree, answer_number: Tree, options: MathOptions) -> str | None:
         """The rule by which two expressions are equal, or None."""
@@ -136,6 +149,7 @@ class NumericScalars:
         except Unsupported:
             if canonical(reference) == canonical(answer):
                 return "identical"
+            _need(self.sympy)
             return "symbolic" if forms.symbolically_equal(reference, answer) else None
 
     def _agree(self, reference: Tree, answer: Tree, names: set[str]) -> bool:

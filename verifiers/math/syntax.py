@@ -90,6 +90,7 @@ FUNCTIONS = (
 )  # fmt: skip
 _WORDS = re.compile("|".join((*FUNCTIONS, "infinity", "inf", "pi", "and", "or(?=[A-Z]|$)", "oo", "[A-Za-z]")))
 _NOTATION = re.compile(r"[\\$*=~]|\{,")
+_SPACED_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
 _TRAILING = re.compile(r"(?:\s|\\\\|[.;,])+$")
 
 
@@ -106,6 +107,8 @@ def clean(text: str) -> str:
         for rule in _NOISE:
             text = rule.pattern.sub(rule.replacement, text)
     text = _TRAILING.sub("", text.strip().strip("`").strip())
+    if _SPACED_THOUSANDS.fullmatch(text):
+        return text.replace(" ", "")
     return _strip_redundant(text.strip())
 
 
@@ -144,6 +147,9 @@ def tokens(text: str) -> list[Token]:
         if kind == "name":
             for part in _WORDS.finditer(value):
                 word = "word" if len(part.group()) > 1 else "letter"
+                if part.group() == "U" and found and found[-1].kind in (")", "]", "\\}") and text[position:].lstrip()[:1] in "([\\":
+                    found.append(Token("command", "\\cup", True, match.start()))
+                    continue
                 found.append(Token(word, part.group(), spaced and part.start() == 0, match.start() + part.start()))
             continue
         if kind == "char":

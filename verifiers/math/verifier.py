@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from verifiers.math import cases, reading
 from verifiers.math.compare import same_number
 from verifiers.math.equality import Equality, ExactScalars, NeedsWorker
 from verifiers.math.exact import Undefined
-from verifiers.math.extract import Extraction, extract
+from verifiers.math.extract import Extraction, extract, extract_choice, extract_formula
 from verifiers.math.numbers import Number, fold, read_number
 from verifiers.math.options import MathOptions
 from verifiers.math.syntax import TooComplex, Unparsable
@@ -41,10 +41,12 @@ class MathVerifier(Verifier):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._pool = WorkerPool("verifiers.math.symbolic:judge", 1, TIME_LIMIT, MEMORY_MB)
+        self._sympy = WorkerPool("verifiers.math.algebra:judge", 1, TIME_LIMIT, MEMORY_MB)
 
     def close(self) -> None:
         """End the worker processes."""
         self._pool.close()
+        self._sympy.close()
 
     def judge(self, row: Mapping[str, Any], options: MathOptions) -> Verdict:
         """The verdict of one row."""
@@ -55,6 +57,7 @@ class MathVerifier(Verifier):
         """Verdicts in input order: this process decides what is cheap, `workers` processes the rest."""
         count = workers or os.cpu_count() or 1
         self._pool.grow(count)
+        self._sympy.grow(count)
         waiting: deque[Verdict | _Pending] = deque()
         for row in rows:
             waiting.append(self._start(row))
@@ -83,7 +86,7 @@ class MathVerifier(Verifier):
             return unjudged("unparsable_reference", message=str(error))
         if problem := reference_problem(reference, options):
             return unjudged("unparsable_reference", message=problem, reference=reference[:200])
-        found = extract(str(row["completion"]))
+        found = answer_in(str(row["completion"]), reference, options)
         if found is None or not found.value.strip():
             return failed("no_answer")
         comparisons = [self._compare(reference, value, options) for value in (found.value, *found.rivals)]
@@ -99,6 +102,8 @@ class MathVerifier(Verifier):
         try:
             tree = shaped(reading.read_reference(reference), options)
         except (Unparsable, TooComplex) as error:
+            if isinstance(error, Unparsable) and reading.library_may_read(reference):
+                return self._ask(reference, value, options)
             return unjudged("unparsable_reference", message=str(error), reference=reference[:200])
         try:
             answers = reading.read_answer(value, tree)
@@ -127,18 +132,19 @@ class MathVerifier(Verifier):
 
     def _ask(self, reference: str, value: str, options: MathOptions) -> _Pending:
         task = {"reference": reference, "answer": value, "options": asdict(options)}
-        return _Pending(self._pool.submit(task))
+        return _Pending(self._pool.submit(task), lambda: self._sympy.submit(task))
 
 
 class _Pending:
     """A comparison in a worker."""
 
-    def __init__(self, future: Future[Any], found: Extraction | None = None) -> None:
-        self.future, self.found = future, found
+    def __init__(self, future: Future[Any], sympy: Callable[[], Future[Any]]) -> None:
+        self.future, self.sympy = future, sympy
+        self.found: Extraction | None = None
 
     def verdict(self) -> Verdict:
-        """Wait for the worker."""
-        verdict = _outcome(self.future)
+        """Wait for the worker, and for the one with SymPy where numbers do not decide."""
+        verdict = _outcome(self.future) or _outcome(self.sympy()) or failed("not_equal")
         return _with_details(verdict, self.found) if self.found else verdict  # type: ignore[return-value]
 
 
@@ -169,8 +175,8 @@ def _finish(decided: Verdict | _Pending) -> Verdict:
         return broken(error)
 
 
-def _outcome(future: Future[Any]) -> Verdict:
-    """What a worker said, or what became of it."""
+def _outcome(future: Future[Any]) -> Verdict | None:
+    """What a worker said, or what became of it; None if the other kind of worker must be asked."""
     try:
         answer = future.result()
     except WorkerTimeout as error:
@@ -180,6 +186,8 @@ def _outcome(future: Future[Any]) -> Verdict:
     except WorkerFailed as error:
         return unjudged("verifier_error", message=str(error))
     outcome = answer["outcome"]
+    if outcome == "needs_sympy":
+        return None
     if outcome == "equal":
         return passed("equal", compared=answer["rule"])
     message = {"message": answer["message"]} if answer.get("message") else {}
@@ -224,6 +232,19 @@ def reference_problem(reference: str, options: MathOptions) -> str | None:
     if not reference.strip():
         return "the reference is empty"
     return type_problem(reference, options)
+
+
+def answer_in(completion: str, reference: str, options: MathOptions) -> Extraction | None:
+    """The final answer among the kinds that `extract` allows."""
+    found = extract(completion)
+    if options.answer_type == "choice" or (options.answer_type == "auto" and reading.is_choice(reference)):
+        if found is None or reading.letter(found.value) is None:
+            found = extract_choice(completion) or found
+    if found is None or set(options.extract) == {"latex", "expr", "string"}:
+        return found
+    if reading.kinds_of(found) & set(options.extract):
+        return found
+    return extract_formula(completion) if "latex" in options.extract else None
 
 
 def _about(found: Extraction) -> dict[str, Any]:
