@@ -44,7 +44,7 @@ WRAPPED = re.compile(r"\\(?:text|mbox|textrm|textbf|mathrm)\s*\{[^{}]*\}")
 NOT_BARE = re.compile(r"[A-Za-z]{3,}[^\S\n]+[A-Za-z]{2,}|<<|:\s+\d")
 SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z\[(]|\s*$)|\n")
 NAMED_CHOICE = re.compile(r"\b(?:answer|option|choice)(?:\s+is)?\s*:?\s*\**\(?([A-J])\)?(?![A-Za-z'])", re.IGNORECASE)
-LETTER_IN_BRACKETS = re.compile(r"\(([A-J])\)")
+LETTER_IN_BRACKETS = re.compile(r"(?<![A-Za-z])\(?([A-J])\)")
 MAX_WHOLE = 400
 
 
@@ -286,7 +286,7 @@ def _with_suffix(text: str, start: int, end: int, value: str, rule: str, formula
 def _whole(text: str) -> Extraction | None:
     """The whole text if it is one short expression rather than prose."""
     body = text.strip()
-    if not body or len(body) > MAX_WHOLE:
+    if len(body) > MAX_WHOLE or not (any(map(str.isalnum, body)) or "\\" in body):
         return None
     start = text.index(body)
     formula = FORMULA.fullmatch(body)

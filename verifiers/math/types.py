@@ -76,7 +76,7 @@ def _type_problem(reference: str, kind: str) -> str | None:
         return None
     if kind == "choice":
         return None if reading.letter(reference) else "the reference names no choice"
-    if reference.isdigit():
+    if reference.isdigit() and kind in ("auto", "integer", "rational", "real"):
         return None
     options = MathOptions(answer_type=kind)
     try:

@@ -51,7 +51,9 @@ def split(text: str) -> tuple[str, str]:
     if _NOT_UNITS.search(words) or "\\" in words:
         return text, ""
     known = _singular(first) in _KNOWN or first.lower() in ("percent", "pct", "sq", "square", "cubic")
-    if (known and len(first) >= 2) or (match["space"] and len(first) >= 3):
+    # A word that is no known unit counts as one behind a plain number only: "3 apples", not "\\frac{x}{2} abc".
+    named = bool(match["space"]) and len(first) >= 3 and not re.search(r"(?<!\\)(?<![A-Za-z\\])[A-Za-z]", match["body"])
+    if (known and len(first) >= 2) or named:
         return match["body"], words
     return text, ""
 
