@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from synth.generators.procedural.draw import Draw, Problem
 
-LARGEST = 99
+LARGEST = 50
 
 
 class Asked(NamedTuple):
@@ -47,7 +47,7 @@ def _arithmetic(draw: Draw, level: int) -> Asked:
     values = []
     for position in range(level + 2):
         factor = "*" in signs[max(0, position - 1) : position + 1]
-        values.append(draw.integer(2, 9) if factor else draw.integer(2, 40))
+        values.append(draw.integer(2, 9) if factor else draw.integer(2, 30))
     text = str(values[0]) + "".join(f"{sign}{value}" for sign, value in zip(signs, values[1:], strict=True))
     steps: list[str] = []
     terms, term_signs = [values[0]], []
@@ -194,14 +194,14 @@ def _word(draw: Draw, level: int) -> Asked:
     who, things = draw.pick(_NAMES), draw.pick(_THINGS)
     if draw.chance(0.3):
         return _shopping(draw, level, who, things)
-    value = draw.integer(4, 60)
+    value = draw.integer(4, 40)
     content: list[str | int] = ["word", value]
     events, steps = [], list[str]()
     last = ""
     while len(events) < level + 1 - (level > 2):
         kind = draw.pick([k for k in ("finds", "gives", "packs", "doubles", "shares") if k != last])
         last = kind
-        a, b = draw.integer(2, 30), draw.integer(2, 9)
+        a, b = draw.integer(2, 20), draw.integer(2, 9)
         if kind == "finds":
             value = _do(steps, value, "+", a)
             events.append(draw.pick([f"finds {a}", f"gets {a} more"]))
@@ -237,7 +237,7 @@ def _shopping(draw: Draw, level: int, who: str, things: str) -> Asked:
     content: list[str | int] = ["shopping", *[v for n, price, _ in lines for v in (n, price)]]
     if level < 3:
         return Asked(content, f"{text}. Cost?", steps, total)
-    paid = -(-total // 100) * 100 if draw.chance(0.5) else total + draw.integer(2, 60)
+    paid = LARGEST if draw.chance(0.5) else total + draw.integer(2, 20)
     return Asked([*content, paid], f"{text}, pays {paid}. Change?", steps, _do(steps, paid, "-", total))
 
 
@@ -255,13 +255,13 @@ def _mean(draw: Draw, level: int) -> Asked:
 def _remainder(draw: Draw, level: int) -> Asked:
     divisor = draw.integer(3, 9)
     steps: list[str] = []
-    value = draw.integer(12, 99)
+    value = draw.integer(12, LARGEST)
     text = str(value)
     if level > 1:
-        other = draw.integer(20, 99)
+        other = draw.integer(5, 30)
         text, value = f"{value}+{other}", _do(steps, value, "+", other)
     if level > 2:
-        other = draw.integer(10, 60)
+        other = draw.integer(5, 30)
         text, value = f"{text}-{other}", _do(steps, value, "-", other)
     times = _do(steps, value - value % divisor, "/", divisor)
     value = _do(steps, value, "-", _do(steps, times, "*", divisor))
