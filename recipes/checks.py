@@ -139,11 +139,9 @@ def _sampling(recipe: Recipe) -> Iterator[Problem]:
             "use n: 1, or a temperature",
         )
     if recipe.problems.curriculum != "none" and recipe.problems.per_round is None:
-        yield (
-            ("problems", "curriculum"),
-            "all problems every round",
-            "set problems.per_round",
-        )
+        yield ("problems", "curriculum"), "all problems every round", "set problems.per_round"
+    elif recipe.problems.curriculum != "none" and recipe.problems.fresh:
+        yield ("problems", "curriculum"), "with `fresh`, no problem comes twice", "use one of the two"
 
 
 def _domains(recipe: Recipe) -> Iterator[Problem]:

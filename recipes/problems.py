@@ -64,10 +64,10 @@ def load_domain(recipe: Recipe, name: str, tokenizer: Any, pass_rates: PassRates
     needs = tuple(column for column in getattr(verifier, "needs", ()) if column != "completion")
     prompter = Prompter(section.prompt, tokenizer, f"domains.{name}.prompt")
     train = TrainProblems(recipe, name, section, needs, pass_rates)
-    held_out: list[Row] = []
+    firsts, held_out = train(0)[:1], []
     if section.held_out is not None:
         held_out = load(recipe, name, section, section.held_out, "held_out", needs).rows
-    for first in [*train(0)[:1], *held_out[:1]]:
+    for first in (*firsts, *held_out[:1]):
         prompter(first)  # a template that names a missing column is found before any work
     return Domain(
         name=name,

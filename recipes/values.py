@@ -178,10 +178,11 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    plain = text != "" and parse_value(text) is text
-    style = None if plain else '"'
-    if plain and "\n" in text and text.isprintable() is False and text.replace("\n", "").isprintable():
-        style = "|"  # a template reads better as a block; PyYAML falls back to quotes where a block cannot hold it
+    visible = text.replace("\n", "")
+    if text == "" or parse_value(text) is not text or not visible.isprintable():
+        style = '"'  # would read back as something else, or holds what only an escape can carry
+    else:
+        style = "|" if "\n" in text else None  # a template reads better as a block
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
