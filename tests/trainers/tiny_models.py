@@ -16,6 +16,12 @@ VOCAB = 270
 FAMILIES = ("llama", "qwen2", "gpt2", "gemma2")
 TEXTS = ["Q: 12+30\nA: 12+30=42. The answer is 42", "def add(a, b):\n    return a + b\n"]
 
+# (rows, options) of trainings that one and two processes do alike; the last has fewer rows than ranks.
+TWO_RANKS: list[tuple[int, dict[str, Any]]] = [
+    (6, {"max_steps": 3, "batch_size": 5, "lr": 1e-2, "micro_batch_tokens": 60}),
+    (1, {"max_steps": 1, "lr": 1e-2}),
+]
+
 
 def config(family: str, *, tied: bool = True, dropout: float = 0.0) -> Any:
     """A two-layer configuration of width 32."""
@@ -48,7 +54,9 @@ def build(family: str = "llama", *, tied: bool = True, dropout: float = 0.0, see
     """A random float32 model in evaluation mode; norms and biases are random too, so none is trivially neutral."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config(family, tied=tied, dropout=dropout), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(
+            config(family, tied=tied, dropout=dropout), dtype=torch.float32
+        )
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
