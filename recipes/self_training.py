@@ -122,7 +122,14 @@ def measure(ctx: Context, path: Path, digest: str, folder: Path, title: str) -> 
     options = recipe.evaluate.model_copy(update={"max_tokens": max_tokens})
     with ctx.progress.stage(title) as bar:
         return evaluate(
-            lambda: ctx.engine.at(path), folder, ctx.domains, options, digest, recipe.rng_seed, ctx.workers, bar.update
+            lambda: ctx.engine.at(path),
+            folder,
+            ctx.domains,
+            options,
+            digest,
+            recipe.rng_seed,
+            ctx.workers,
+            bar.update,
         )
 
 
@@ -214,8 +221,10 @@ def _training_rows(ctx: Context, index: int, growth: Growth) -> list[Row]:
     from recipes.problems import mix_rows
 
     earlier = _kept_rows(ctx, range(index)) if ctx.recipe.train.data == "all_rounds" else []
-    rows = {row["sample_id"]: row for row in [*earlier, *growth.kept]}
-    return [*(rows[name] for name in sorted(rows)), *mix_rows(ctx.recipe, ctx.domains)]
+    # Two rounds may have found the same solution of the same problem: it is trained on once.
+    rows = {(row["problem_id"], row["completion"]): row for row in [*earlier, *growth.kept]}
+    ordered = sorted(rows.values(), key=lambda row: row["sample_id"])
+    return [*ordered, *mix_rows(ctx.recipe, ctx.domains)]
 
 
 def _improve(ctx: Context, index: int, accepted: Model, growth: Growth) -> tuple[str, dict[str, Any]]:
@@ -227,7 +236,9 @@ def _improve(ctx: Context, index: int, accepted: Model, growth: Growth) -> tuple
     if done is not None:
         return done["model"], done["training"]
     ctx.engine.yield_accelerator()
-    start = accepted if ctx.recipe.train.start_from == "previous" else Model(ctx.base, ctx.base_hash, None, None)
+    start = (
+        accepted if ctx.recipe.train.start_from == "previous" else Model(ctx.base, ctx.base_hash, None, None)
+    )
     rows = _training_rows(ctx, index, growth)
     lineage = {
         "base model": ctx.recipe.model.path,
@@ -292,7 +303,9 @@ def _say_verdict(ctx: Context, index: int, candidate: Model, decision: Decision)
     for domain, scores in candidate.evaluation.scores.items():
         value = scores.get(decision.metric)
         if value:
-            parts.append(f"{domain} {100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]")
+            parts.append(
+                f"{domain} {100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+            )
     word = "accepted" if decision.accepted else "REJECTED, rolled back"
     gain = f"{100 * decision.difference:+.1f} points"
     p = decision.p_better if decision.difference >= 0 else decision.p_worse

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 def train_once(ctx: Context) -> Model:
     """Kind `sft`: train on the domains' `train` rows (they carry `completion`), measure before and after."""
     folder = ctx.folder.round(0)
-    base = Model(ctx.base, ctx.base_hash, measure(ctx, ctx.base, ctx.base_hash, ctx.folder.base / "evaluation", "base"), None)
+    base = Model(
+        ctx.base,
+        ctx.base_hash,
+        measure(ctx, ctx.base, ctx.base_hash, ctx.folder.base / "evaluation", "base"),
+        None,
+    )
     rows = [row for domain in ctx.domains for row in supervised_rows(domain, domain.train(0))]
     facts = _train(ctx.recipe, ctx.base, rows, folder / "model", ctx.progress)
     digest = model_hash(folder / "model")
@@ -51,7 +56,9 @@ def _train(recipe: Recipe, base: Path, rows: list[Row], out: Path, progress: Pro
     import trainers
 
     if not rows:
-        raise WorkError("train", "no rows to train on", "see what the data source holds, or the funnel of the run")
+        raise WorkError(
+            "train", "no rows to train on", "see what the data source holds, or the funnel of the run"
+        )
     lineage = {"base model": recipe.model.path, "recipe": recipe.name, "rows": len(rows)}
     with progress.stage(f"training on {len(rows)} rows") as bar:
         result = trainers.train(
@@ -67,7 +74,7 @@ def _train(recipe: Recipe, base: Path, rows: list[Row], out: Path, progress: Pro
 
 
 def train_alone(recipe: Recipe, data: str | None, out: Path, progress: Progress) -> Path:
-    """`synth train`: rows from `data` (JSONL, parquet file, run or stage directory), else the recipe's `train` sources."""
+    """`synth train`: rows of `data` (JSONL or parquet file, run or stage directory), else of the recipe's `train`."""
     rows = read_rows(Path(data)) if data else None
     if recipe.model.path == "scratch":
         base = _scratch(recipe, out)
@@ -99,12 +106,20 @@ def read_rows(path: Path) -> list[Row]:
     if path.is_dir():
         if (path / "manifest.json").exists() and list(path.glob("part-*.parquet")):
             return _kept(read_parts(path))
-        rounds = [i for i in RunFolder(path).rounds() if (RunFolder(path).round(i) / "dataset" / "manifest.json").exists()]
+        rounds = [
+            i
+            for i in RunFolder(path).rounds()
+            if (RunFolder(path).round(i) / "dataset" / "manifest.json").exists()
+        ]
         if rounds:
             return _kept(read_parts(RunFolder(path).round(rounds[-1]) / "dataset"))
-        raise InputError("--data", f"{path} is a folder without a dataset", "name a run directory, a stage or a file")
+        raise InputError(
+            "--data", f"{path} is a folder without a dataset", "name a run directory, a stage or a file"
+        )
     if not path.exists():
-        raise InputError("--data", f"{path} does not exist", "name a JSONL or parquet file, or a run directory")
+        raise InputError(
+            "--data", f"{path} does not exist", "name a JSONL or parquet file, or a run directory"
+        )
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
 

@@ -48,10 +48,15 @@ class Probe:
 def probe_weights(
     engine: Engine, sequences: Sequence[Sequence[int]], checkpoint: str, previous: str, logprobs: LogProbs
 ) -> Probe:
-    """Compare engine and trainer on `sequences` (token ids). Raises WorkError when the engine's weights are not `checkpoint`'s."""
+    """Compare engine and trainer on `sequences` (token ids).
+
+    Raises WorkError when the engine does not hold the weights of `checkpoint`.
+    """
     chosen = [list(ids)[:MAX_TOKENS] for ids in sequences if len(ids) > 1][:SEQUENCES]
     if not chosen:
-        raise WorkError("weights probe", "no token sequences to compare", "use an engine that returns token ids")
+        raise WorkError(
+            "weights probe", "no token sequences to compare", "use an engine that returns token ids"
+        )
     engine_side = _flat(engine.prompt_logprobs(chosen))
     new, old = _flat(logprobs(checkpoint, chosen)), _flat(logprobs(previous, chosen))
     probe = Probe(

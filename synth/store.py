@@ -36,7 +36,9 @@ class Stage:
     that identify a row (and sort the parts).
     """
 
-    def __init__(self, folder: Path, schema: Callable[[], pa.Schema], key: tuple[str, ...] = ("sample_id",)) -> None:
+    def __init__(
+        self, folder: Path, schema: Callable[[], pa.Schema], key: tuple[str, ...] = ("sample_id",)
+    ) -> None:
         self.folder, self.schema, self.key = folder, schema, key
         self._journal: FileIO | None = None
         self._unflushed = 0
@@ -65,7 +67,9 @@ class Stage:
             try:
                 yield parse_line(line, f"{path}, line {number}")
             except InputError as error:
-                raise WorkError(error.where, error.seen, "the journal is damaged: restore it or delete the stage folder") from None
+                raise WorkError(
+                    error.where, error.seen, "the journal is damaged: restore it or delete the stage folder"
+                ) from None
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Append one finished row; it is on disk within `FLUSH_SECONDS` of the next append, or at `flush`."""
@@ -162,7 +166,9 @@ def read_parts(folder: Path) -> Iterator[dict[str, Any]]:
         path = folder / name
         if not path.exists() or file_hash(path) != digest:
             state = "is missing" if not path.exists() else "differs from what was written"
-            raise WorkError(str(path), state, "restore it from a backup, or delete the round folder to make it again")
+            raise WorkError(
+                str(path), state, "restore it from a backup, or delete the round folder to make it again"
+            )
         for batch in pq.ParquetFile(path).iter_batches(batch_size=4096):
             yield from batch.to_pylist()
 
@@ -180,7 +186,9 @@ class RunLock:
             owner = self._handle.read().strip() or "another process"
             self._handle.close()
             raise InputError(
-                str(folder), f"a run is live there (process {owner})", "wait for it, stop it, or choose another --out"
+                str(folder),
+                f"a run is live there (process {owner})",
+                "wait for it, stop it, or choose another --out",
             ) from None
         self._handle.truncate(0)
         self._handle.write(str(os.getpid()))

@@ -26,10 +26,14 @@ def resolve(path: str, revision: str | None = None) -> Path:
     local = Path(path).expanduser()
     if local.is_dir():
         if not (local / "config.json").exists():
-            raise InputError("model.path", f"{path} has no config.json", "name a folder that transformers can load")
+            raise InputError(
+                "model.path", f"{path} has no config.json", "name a folder that transformers can load"
+            )
         return local.resolve()
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1:
-        raise InputError("model.path", f"'{path}' is neither a folder nor a hub name (owner/name)", "check the path")
+        raise InputError(
+            "model.path", f"'{path}' is neither a folder nor a hub name (owner/name)", "check the path"
+        )
     return _download(path, revision)
 
 
@@ -41,7 +45,11 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except RepositoryNotFoundError:
-        raise InputError("model.path", f"the hub has no model '{name}' (or it is gated)", "check the name, log in") from None
+        raise InputError(
+            "model.path", f"the hub has no model '{name}' (or it is gated)", "check the name, log in"
+        ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WorkError("model.path", f"'{name}' could not be fetched ({message})", "go online or give a local folder") from None
+        raise WorkError(
+            "model.path", f"'{name}' could not be fetched ({message})", "go online or give a local folder"
+        ) from None

@@ -44,7 +44,9 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
         message = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
         raise InputError(where, f"not JSON ({message})", "each line must be one JSON object") from None
     if not isinstance(row, dict):
-        raise InputError(where, f"a JSON {type(row).__name__}, not an object", "each line must be one JSON object")
+        raise InputError(
+            where, f"a JSON {type(row).__name__}, not an object", "each line must be one JSON object"
+        )
     return row
 
 

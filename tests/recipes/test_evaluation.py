@@ -64,7 +64,9 @@ class Judge:
 
 def domain() -> Domain:
     held_out = [{"problem_id": f"p{i}", "prompt": f"{i}", "number": i, "difficulty": i % 2} for i in range(5)]
-    return Domain("math", "judge", Judge(), lambda row: Prompt(row["prompt"]), "t", (), held_out, lambda _round: [])
+    return Domain(
+        "math", "judge", Judge(), lambda row: Prompt(row["prompt"]), "t", (), held_out, lambda _round: []
+    )
 
 
 def run(folder: Path, engine: ParrotEngine, model: str = "m") -> Evaluation:

@@ -18,12 +18,15 @@ import yaml
 
 from synth.records import schemas
 
-SYNTH = [sys.executable, "-m", "recipes.cli"]
+SYNTH = [str(Path(sys.executable).with_name("synth"))]
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def problems(start: int, count: int) -> list[dict[str, Any]]:
-    return [{"question": f"What is {i} + {2 * i + 1}?", "answer": str(3 * i + 1)} for i in range(start, start + count)]
+    return [
+        {"question": f"What is {i} + {2 * i + 1}?", "answer": str(3 * i + 1)}
+        for i in range(start, start + count)
+    ]
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -39,12 +42,17 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
     for number, row in enumerate([*train, *held_out]):
         for index in range(4):
             value = int(row["answer"]) + (0 if (number + index) % 2 == 0 else 1)
-            replay.append({"prompt": f"{row['question']}\n", "completion": f"It is {value}.\nAnswer: {value}"})
+            replay.append(
+                {"prompt": f"{row['question']}\n", "completion": f"It is {value}.\nAnswer: {value}"}
+            )
     return {
         "name": "replayed",
         "rounds": 2,
         "model": "builtin:tiny",
-        "engine": {"name": "replay", "options": {"path": str(write_jsonl(tmp_path / "replay.jsonl", replay))}},
+        "engine": {
+            "name": "replay",
+            "options": {"path": str(write_jsonl(tmp_path / "replay.jsonl", replay))},
+        },
         "domains": {
             "math": {
                 "train": str(write_jsonl(tmp_path / "train.jsonl", train)),
@@ -70,7 +78,13 @@ def save(recipe: dict[str, Any], tmp_path: Path) -> Path:
 def synth(*words: str | Path, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*SYNTH, *map(str, words)], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300, **kwargs
+        [*SYNTH, *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        timeout=300,
+        **kwargs,
     )
 
 
@@ -105,7 +119,9 @@ def test_run_directory_is_the_contract(recipe: dict[str, Any], tmp_path: Path) -
     assert (out / "log.txt").exists()
     for number in (0, 1):
         folder = out / f"round-{number:02d}"
-        completions, verdicts, dataset = (rows(folder / name) for name in ("completions", "verdicts", "dataset"))
+        completions, verdicts, dataset = (
+            rows(folder / name) for name in ("completions", "verdicts", "dataset")
+        )
         assert set(completions[0]) == set(schemas.completions().names)
         assert len(completions) == len(verdicts) == len(dataset) == 48
         for table in (completions, verdicts, dataset):
@@ -116,7 +132,9 @@ def test_run_directory_is_the_contract(recipe: dict[str, Any], tmp_path: Path) -
         assert metrics["base"]["math"]["pass@1"].keys() == {"value", "low", "high"}
         assert metrics["base"]["math"]["n"] == 8
         funnel = metrics["funnel"]["math"]
-        stages = [funnel[name] for name in ("asked", "generated", "parsed", "passed", "unique", "clean", "kept")]
+        stages = [
+            funnel[name] for name in ("asked", "generated", "parsed", "passed", "unique", "clean", "kept")
+        ]
         assert stages[:4] == [48, 48, 48, 24]
         assert stages == sorted(stages, reverse=True)
         assert sum(row["decision"] == "kept" for row in dataset) == funnel["kept"] > 0
@@ -143,7 +161,10 @@ def test_killed_anywhere_and_resumed_equals_undisturbed(recipe: dict[str, Any], 
     kills = 0
     for stop in STOPS:
         process = subprocess.Popen(
-            [*SYNTH, "run", str(path), "--out", str(out)], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+            [*SYNTH, "run", str(path), "--out", str(out)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 120
         while process.poll() is None and not (out / stop).exists() and time.monotonic() < deadline:
@@ -222,7 +243,9 @@ def test_train_method_none_closes_rounds_without_a_model(recipe: dict[str, Any],
     assert not (out / "round-00" / "model").exists()
 
 
-def test_bad_references_are_set_aside_and_too_many_stop_the_run(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_bad_references_are_set_aside_and_too_many_stop_the_run(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
     train = problems(1, 12)
     train[3]["answer"] = "\\frac{1}{"
     write_jsonl(tmp_path / "train.jsonl", train)
@@ -230,7 +253,9 @@ def test_bad_references_are_set_aside_and_too_many_stop_the_run(recipe: dict[str
     refused = synth("run", path, "--out", tmp_path / "strict")
     assert refused.returncode == 2
     assert "problems.max_bad" in refused.stderr
-    done = synth("run", path, "--out", tmp_path / "lenient", "--set", "problems.max_bad=0.2", "--set", "rounds=1")
+    done = synth(
+        "run", path, "--out", tmp_path / "lenient", "--set", "problems.max_bad=0.2", "--set", "rounds=1"
+    )
     assert done.returncode == 0, done.stderr
     assert len(rows(tmp_path / "lenient" / "round-00" / "completions")) == 44
 

@@ -18,7 +18,14 @@ from synth.store import RunFolder, RunLock, Stage, read_parts
 
 
 def verdict(name: str, reason: str = "equal") -> dict:
-    return {"sample_id": name, "verifier": "math", "status": "pass", "reward": 1.0, "reason": reason, "details": "{}"}
+    return {
+        "sample_id": name,
+        "verifier": "math",
+        "status": "pass",
+        "reward": 1.0,
+        "reason": reason,
+        "details": "{}",
+    }
 
 
 def part_bytes(folder: Path) -> list[bytes]:
@@ -70,7 +77,9 @@ def test_a_killed_writer_loses_nothing_it_appended(tmp_path: Path) -> None:
         """
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, cwd=Path(__file__).parents[2])
-    assert [row["sample_id"] for row in Stage(tmp_path, schemas.verdicts).rows()] == [f"{i:03d}" for i in range(50)]
+    assert [row["sample_id"] for row in Stage(tmp_path, schemas.verdicts).rows()] == [
+        f"{i:03d}" for i in range(50)
+    ]
 
 
 def test_a_changed_part_is_noticed(tmp_path: Path) -> None:
