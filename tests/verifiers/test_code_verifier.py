@@ -60,7 +60,7 @@ def judge(verifier: CodeVerifier, completion: str, tests: Any, **row: Any) -> st
         (GOOD, {"type": "function", "entry_point": "add", "cases": []}, "error", "infra_error"),
         (GOOD, {"type": "unit"}, "error", "infra_error"),
         (GOOD, {**CHECK, "code": "def check(candidate) assert"}, "error", "infra_error"),
-        (GOOD, {**ADD, "cases": [{"args": [{"$type": "os.system", "value": 1}], "expected": 1}]}, "error", "infra_error"),
+        (GOOD, {**ADD, "cases": [{"args": [{"$type": "x", "value": 1}], "expected": 1}]}, "error", "infra_error"),
     ],
 )
 def test_status_and_reason(code: CodeVerifier, completion: str, tests: Any, status: str, reason: str) -> None:
@@ -76,7 +76,7 @@ def test_details_tell_what_happened(code: CodeVerifier) -> None:
     assert (details["got"], details["expected"]) == ("4", "5")
     assert details["stdout"] == "hi\n"
     assert details["tier"] == code.tier()
-    assert details["wall_seconds"] > 0 and details["cpu_seconds"] > 0 and details["peak_memory_mb"] > 1
+    assert min(details["wall_seconds"], details["cpu_seconds"], details["peak_memory_mb"]) > 0
 
 
 def test_missing_field_and_text_tests(code: CodeVerifier) -> None:
@@ -110,7 +110,8 @@ def test_cheats_fail(code: CodeVerifier, cheat: str, tests: Any) -> None:
 def test_bool_is_not_an_integer_in_function_tests_but_python_equality_rules_in_asserts(code: CodeVerifier) -> None:
     one = {**CHECK, "code": "def check(candidate):\n    assert candidate(1, 2) == 1\n"}
     assert judge(code, "def add(a, b): return True", one) == "accepted"
-    assert judge(code, "def add(a, b): return True", {**ADD, "cases": [{"args": [1, 2], "expected": 1}]}) == "wrong_answer"
+    same = {**ADD, "cases": [{"args": [1, 2], "expected": 1}]}
+    assert judge(code, "def add(a, b): return True", same) == "wrong_answer"
 
 
 def test_cases_share_one_process_in_order(code: CodeVerifier) -> None:
@@ -213,7 +214,8 @@ def test_tests_may_expect_exceptions_and_changes_in_place(code: CodeVerifier) ->
         "entry_point": "push",
         "code": (
             "def check(candidate):\n    items = [1]\n    candidate(items, 2)\n    assert items == [1, 2]\n"
-            "    try:\n        candidate(items, None)\n    except ValueError as error:\n        assert 'none' in str(error)\n"
+            "    try:\n        candidate(items, None)\n"
+            "    except ValueError as error:\n        assert 'none' in str(error)\n"
             "    else:\n        assert False\n"
         ),
     }
@@ -236,7 +238,7 @@ def test_real_objects_are_judged_in_one_jail_and_marked(code: CodeVerifier) -> N
 
 
 def test_asserts_that_never_run_are_no_pass(code: CodeVerifier) -> None:
-    tests = {"type": "assert", "entry_point": "add", "code": "def checks(candidate):\n    assert candidate(1, 2) == 3\n"}
+    tests = {**CHECK, "code": "def checks(candidate):\n    assert candidate(1, 2) == 3\n"}
     assert judge(code, GOOD, tests) == "wrong_answer"
 
 
@@ -245,15 +247,23 @@ def test_the_program_cannot_reach_the_tests(code: CodeVerifier) -> None:
         "import gc, sys\n"
         "def add(a, b):\n"
         "    for thing in gc.get_objects():\n"
-        "        if isinstance(thing, dict) and any(isinstance(v, str) and 'check(candidate)' in v for v in thing.values()):\n"
-        "            return 3\n"
+        "        if isinstance(thing, dict):\n"
+        "            if any('check(candidate)' in v for v in thing.values() if isinstance(v, str)): return 3\n"
         "    frame = sys._getframe()\n"
         "    while frame:\n"
-        "        if any('check(candidate)' in str(v)[:500] for v in frame.f_locals.values() if isinstance(v, str)): return 3\n"
+        "        if any('check(candidate)' in v for v in frame.f_locals.values() if isinstance(v, str)): return 3\n"
         "        frame = frame.f_back\n"
         "    return 0\n"
     )
     assert judge(code, spy, CHECK) == "wrong_answer"
+
+
+def test_redefined_builtins_do_not_reach_the_tests(code: CodeVerifier) -> None:
+    tests = {"type": "assert", "code": "assert set(add(1, 2)) == {3}\n"}
+    cheat = "def set(x): return {3}\ndef add(a, b): return []\n"
+    assert judge(code, cheat, tests) == "wrong_answer"
+    own = {"type": "assert", "code": "assert sum(10, 15) == 6\n"}
+    assert judge(code, "def sum(a, b): return 6", own) == "accepted"
 
 
 # --- extraction ---

@@ -36,13 +36,17 @@ class CodeOptions:
         object.__setattr__(self, "preload", tuple(self.preload))
         for name in ("time_limit", "memory_limit", "output_limit", "process_limit"):
             check_positive(name, getattr(self, name))
-        if self.float_tolerance is not None and (
-            isinstance(self.float_tolerance, bool) or not 0 <= self.float_tolerance < math.inf
-        ):
-            raise ValueError(f"float_tolerance: seen {self.float_tolerance!r}; a number >= 0, or null")
+        check_tolerance(self.float_tolerance)
 
 
 def check_positive(name: str, value: Any) -> None:
     """Raises ValueError unless `value` is a positive, finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ValueError(f"{name}: seen {value!r}; a number above 0")
+
+
+def check_tolerance(value: Any) -> None:
+    """Raises ValueError unless `value` is None or a finite number, not negative."""
+    good = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf)
+    if not good:
+        raise ValueError(f"float_tolerance: seen {value!r}; a number >= 0, or null")

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from verifiers.base import Verdict, Verifier, check_cases, failed, passed, unjudged
 from verifiers.code.compare import Rules
 from verifiers.code.extract import extract_program
-from verifiers.code.options import CodeOptions, check_positive
+from verifiers.code.options import CodeOptions, check_positive, check_tolerance
 from verifiers.code.run import Outcome, Runner, Task, TestsError
 from verifiers.sandbox import Limits, Sandbox, SandboxError, probe
 
@@ -171,8 +171,10 @@ def read_task(row: Mapping[str, Any], options: CodeOptions) -> Task:
         except ValueError as error:
             raise TestsError(str(error)) from None
     tolerance = tests["float_tolerance"] if tests.get("float_tolerance") is not None else options.float_tolerance
-    if tolerance is not None and (isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or tolerance < 0):
-        raise TestsError(f"float_tolerance: seen {tolerance!r}; a number >= 0, or null")
+    try:
+        check_tolerance(tolerance)
+    except ValueError as error:
+        raise TestsError(str(error)) from None
     completion = str(row["completion"])
     source, fenced = extract_program(completion)
     cases = 1 if kind != "function" else len(tests["cases"]) + 1
@@ -205,7 +207,8 @@ def _key(row: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).digest()
 
 
-_ADD = {"type": "function", "entry_point": "add", "cases": [{"args": [1, 2], "expected": 3}, {"args": [5, 7], "expected": 12}]}
+_CASES = [{"args": [1, 2], "expected": 3}, {"args": [5, 7], "expected": 12}]
+_ADD = {"type": "function", "entry_point": "add", "cases": _CASES}
 _SUM = {"type": "stdio", "cases": [{"stdin": "1 2\n", "stdout": "3\n"}]}
 _CHECK = {"type": "assert", "code": "def check(candidate):\n    assert candidate(1, 2) == 3\n", "entry_point": "add"}
 _EQUAL = "class A:\n    def __eq__(self, other):\n        return True\ndef add(a, b):\n    return A()\n"

@@ -104,7 +104,8 @@ def _build_root(readable: list[str], packages: list[str]) -> None:
     os.chdir("/")
     kernel.umount("/old")
     os.rmdir("/old")
-    kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
+    read_only = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY
+    kernel.mount("none", "/", None, read_only | kernel.MS_NOSUID | kernel.MS_NODEV)
 
 
 def mount_proc() -> None:
@@ -128,16 +129,26 @@ def enter_job(limits: dict[str, Any]) -> None:
     kernel.write_id_maps(_JOB_UID, 0, 0)
 
 
-def prepare_landlock() -> None:
+def _open_to_all(path: str) -> bool:
+    """Whether every folder on the way may be entered by any user."""
+    while path != "/":
+        if not os.stat(path).st_mode & stat.S_IXOTH:
+            return False
+        path = os.path.dirname(path)
+    return True
+
+
+def prepare_landlock(readable: list[str]) -> None:
     """T2 and root: another user. The kernel exempts root from the process limit and lets it write its own files."""
     if os.geteuid() == 0:
         uid = unprivileged_id()
+        closed = not all(_open_to_all(path) for path in readable)
         kernel.prctl(kernel.PR_SET_KEEPCAPS, 1)
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
         # The interpreter may live below a folder only root may enter; Landlock still bounds what is read.
-        kernel.drop_capabilities(keep=kernel.CAP_DAC_READ_SEARCH)
+        kernel.drop_capabilities(keep=kernel.CAP_DAC_READ_SEARCH if closed else None)
 
 
 def restrict(limits: dict[str, Any], tier: str, readable: list[str], scratch: str, filter_program: bytes) -> None:

@@ -5,6 +5,7 @@ Imported by the fork server, which runs with `-I -S` and without this package: s
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -96,10 +97,8 @@ def drop_capabilities(keep: int | None = None) -> None:
             prctl(PR_CAPBSET_DROP, capability)
         except OSError:
             break  # past the last one this kernel knows, or not ours to drop
-    try:
+    with contextlib.suppress(OSError):  # no ambient set before Linux 4.3
         prctl(PR_CAP_AMBIENT, 4)
-    except OSError:
-        pass  # no ambient set before Linux 4.3
     low = 0 if keep is None else 1 << keep
     header = struct.pack("=Ii", 0x20080522, 0)
     data = struct.pack("=6I", low, low, 0, 0, 0, 0)  # effective, permitted, inheritable; then the high words

@@ -61,7 +61,7 @@ def build(pid_namespace: bool) -> bytes:
     """The filter as an array of `struct sock_filter` (8 bytes each)."""
     machine = kernel.machine()
     column = 0 if machine == "x86_64" else 1
-    denied = sorted({numbers[column] for numbers in _DENIED.values() if numbers[column] is not None})
+    denied = sorted({number for numbers in _DENIED.values() if (number := numbers[column]) is not None})
     code: list[tuple[int, int, int, int]] = [
         (_LOAD, 0, 0, 4),  # seccomp_data.arch: a 32-bit call would use other numbers
         (_EQUAL, 1, 0, _AUDIT_ARCH[machine]),

@@ -8,6 +8,7 @@ The program itself comes over the job's channel and is never seen here.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -298,12 +299,10 @@ def main() -> None:
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
             kernel.unshare(kernel.NEWNS)
         elif config["tier"] == "T2":
-            jail.prepare_landlock()
+            jail.prepare_landlock(config["readable"])
         _run(control, config)
     except BaseException as error:
-        try:
+        with contextlib.suppress(OSError):  # the trusted process may be gone
             control.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
-        except OSError:
-            pass  # the trusted process is gone
         os._exit(1)
     os._exit(0)
