@@ -38,26 +38,45 @@ def enter_namespaces(readable: list[str], packages: list[str]) -> None:
     Raises OSError where the kernel refuses a step.
     """
     flags = kernel.NEWNS | kernel.NEWNET | kernel.NEWIPC | kernel.NEWUTS
-    uid, gid = os.geteuid(), os.getegid()
-    if uid == 0:
-        kernel.unshare(flags)
-    else:
+    if not _unshare_as_root(flags):
+        uid, gid = os.geteuid(), os.getegid()
         kernel.unshare(flags | kernel.NEWUSER)
         kernel.write_id_maps(0, uid, gid)
-        uid = gid = 0
+    uid = gid = 0
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     _build_root(readable, packages)
-    if os.getuid() == 0 and _is_real_root():
-        uid = gid = unprivileged_id()
-        os.setgroups([])
-        os.setresgid(gid, gid, gid)
-        os.setresuid(uid, uid, uid)
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # changing user made /proc/self root's
+    if _is_real_root():
+        uid = gid = _become_nobody()
     kernel.unshare(kernel.NEWUSER | kernel.NEWPID)
     kernel.write_id_maps(0, uid, gid)
 
 
+def _unshare_as_root(flags: int) -> bool:
+    """Root needs no user namespace to start with. False where it must go the way of any user: in most containers."""
+    if os.geteuid() != 0:
+        return False
+    try:
+        kernel.unshare(flags)
+    except OSError:
+        if _is_real_root():
+            _become_nobody()
+        return False
+    return True
+
+
+def _become_nobody() -> int:
+    """From root to a user of no files: the kernel exempts root from the process limit, in any namespace."""
+    uid = unprivileged_id()
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # changing user made /proc/self root's
+    return uid
+
+
 def _is_real_root() -> bool:
+    if os.geteuid() != 0:
+        return False
     with open("/proc/self/uid_map", encoding="ascii") as file:
         inner, outer, _ = file.readline().split()
     return inner == outer == "0"

@@ -98,12 +98,12 @@ class Server:
                 jail.enter_job(limits)
             else:
                 os.chdir(self.config["scratch"])
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # its memory is not the program's to open
             child = os.fork()
             if child == 0:
                 self._be_program(limits, descriptors, report)
             for descriptor in descriptors:
                 os.close(descriptor)
-            kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
             while True:
                 pid, status = os.wait()
                 if pid == child:
@@ -115,6 +115,7 @@ class Server:
 
     def _be_program(self, limits: dict[str, Any], descriptors: list[int], report: int) -> None:
         try:
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
             top = max(*descriptors, report) + 1
             # first above all numbers in use, so that none is overwritten before it is copied
             moved = [os.dup2(descriptor, top + index) for index, descriptor in enumerate((*descriptors, report))]
