@@ -34,20 +34,25 @@ class Bar:
 
 
 class Progress:
-    """Where a run's lines and bars go: `out` (default stderr) for people, the log for the file."""
+    """Where a run talks to: what stays goes to `out` (stdout), bars and interim lines to `err` (stderr)."""
 
-    def __init__(self, out: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.out, self.clock = out or sys.stderr, clock
+    def __init__(
+        self,
+        out: IO[str] | None = None,
+        err: IO[str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.out, self.err, self.clock = out or sys.stdout, err or sys.stderr, clock
         self._live: Any = None
 
     @property
     def terminal(self) -> bool:
-        return self.out.isatty() and os.environ.get("TERM") != "dumb"
+        return self.err.isatty() and os.environ.get("TERM") != "dumb"
 
     def say(self, text: str) -> None:
         """One or more lines that stay."""
         log.info("%s", text)
-        if self._live is not None:
+        if self._live is not None and self.out.isatty():  # above the bar, not through it
             self._live.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=self.out, flush=True)
@@ -69,14 +74,14 @@ class Progress:
             nonlocal last, shown
             now = self.clock()
             if title != shown or now - last >= PLAIN_SECONDS:
-                print(_line(title, done, total, now - start), file=self.out, flush=True)
+                print(_line(title, done, total, now - start), file=self.err, flush=True)
                 last, shown = now, title
 
-        print(_line(title, 0, total, 0), file=self.out, flush=True)
+        print(_line(title, 0, total, 0), file=self.err, flush=True)
         shown = title
         bar = Bar(title, total, show)
         yield bar
-        print(f"{bar.title}: done in {_duration(self.clock() - start)}", file=self.out, flush=True)
+        print(f"{bar.title}: done in {_duration(self.clock() - start)}", file=self.err, flush=True)
 
     @contextmanager
     def _rich(self, title: str, total: int | None) -> Iterator[Bar]:
@@ -92,7 +97,7 @@ class Progress:
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         clocks = (TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn())
-        console = Console(file=self.out, no_color="NO_COLOR" in os.environ or None)
+        console = Console(file=self.err, no_color="NO_COLOR" in os.environ or None)
         with RichProgress(*columns, *clocks, console=console) as live:
             task = live.add_task(title, total=total)
 

@@ -72,7 +72,8 @@ LEAVES = {
     "gate": {"metric", "alpha", "patience"},
     "limits": {"tokens", "hours"},
     "domains.*.prompt": {
-        "template", "system", "few_shot.*.prompt", "few_shot.*.completion", "chat", "stop", "max_prompt_tokens", "render",
+        "template", "system", "few_shot.*.prompt", "few_shot.*.completion", "chat", "stop", "max_prompt_tokens",
+        "render",
     },
     "domains.*.columns": {"*.column", "*.regex", "*.value", "*.from_json", "*.asserts", "*.setup", "*.entry_point"},
     "domains.*.train": {"path", "split", "count", "limit", "format", "config"},
@@ -252,8 +253,19 @@ def test_extend_and_free_keys_do_not_refuse_a_resume(key: str) -> None:
     assert diff_identity(load_recipe(tree()), load_recipe(tree(), [key])) == []
 
 
-@pytest.mark.parametrize("key", ["train.lr=0.1", "sampling.n=5", "rng_seed=1", "domains.math.train.limit=3", "gate.alpha=0.1",
-                                 "curate.dedup.method=exact", "model.path=other", "evaluate.n=5"])  # fmt: skip
+IDENTITY = [
+    "train.lr=0.1",
+    "sampling.n=5",
+    "rng_seed=1",
+    "domains.math.train.limit=3",
+    "gate.alpha=0.1",
+    "curate.dedup.method=exact",
+    "model.path=other",
+    "evaluate.n=5",
+]
+
+
+@pytest.mark.parametrize("key", IDENTITY)
 def test_identity_keys_refuse_a_resume_and_are_named(key: str) -> None:
     assert diff_identity(load_recipe(tree()), load_recipe(tree(), [key])) == [key.partition("=")[0]]
 

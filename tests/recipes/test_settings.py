@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipe_samples import tree
 
@@ -92,6 +92,7 @@ plain = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), plain, max_size=4))
 def test_what_is_written_reads_back_the_same(value: dict[str, Any]) -> None:
     back, _ = parse_yaml(to_yaml(value), "r.yaml")
