@@ -85,7 +85,9 @@ class Verifier:
     needs: tuple[str, ...] = ("completion",)
 
     def __init__(self, **options: Any) -> None:
-        self.options: Any = build_options(self.Options, options, f"verifier {self.name or type(self).__name__}")
+        self.options: Any = build_options(
+            self.Options, options, f"verifier {self.name or type(self).__name__}"
+        )
         self._option_names = tuple(f.name for f in dataclasses.fields(self.Options))
 
     def judge(self, row: Mapping[str, Any], options: Any) -> Verdict:
@@ -118,7 +120,9 @@ class Verifier:
     def prepare(self, row: Mapping[str, Any]) -> Verdict | Any:
         """The row's options, or the error verdict that says why it cannot be judged."""
         if not isinstance(row, Mapping):
-            return unjudged("missing_field", field=self.needs[0], message=f"a row is a mapping, not {type(row).__name__}")
+            return unjudged(
+                "missing_field", field=self.needs[0], message=f"a row is a mapping, not {type(row).__name__}"
+            )
         if lacks := self.missing(row):
             return lacks
         try:
@@ -144,7 +148,9 @@ class Verifier:
         verdict = self.verify({**row, "completion": ""})
         return verdict if verdict.status == "error" else None
 
-    def verify_batch(self, rows: Iterable[Mapping[str, Any]], workers: int | None = None) -> Iterator[Verdict]:
+    def verify_batch(
+        self, rows: Iterable[Mapping[str, Any]], workers: int | None = None
+    ) -> Iterator[Verdict]:
         """Yield one verdict a row, in input order, with a bounded number of rows in flight."""
         if (workers or 1) <= 1:
             yield from map(self.verify, rows)

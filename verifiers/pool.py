@@ -1,9 +1,10 @@
 """Killable worker processes with a clock and a memory limit, usable from any thread and from async code.
 
-A *zygote* (a clean process that imports the target once, and never sees anything but what it is sent) forks workers in
-milliseconds. Each worker serves JSON requests on its own socket; a thread in this process holds the clock of each one.
-A worker that misses its deadline is killed by its zygote and replaced, so that none is ever lost; no signals or alarms are
-used in this process. When this process ends, however it ends, zygote and workers end with it.
+A *zygote* (a clean process that imports the target once, and never sees anything but what it is sent) forks
+workers in milliseconds. Each worker serves JSON requests on its own socket; a thread in this process holds
+the clock of each one. A worker that misses its deadline is killed by its zygote and replaced, so that none is
+ever lost; no signals or alarms are used in this process. When this process ends, however it ends, zygote and
+workers end with it.
 """
 
 from __future__ import annotations
@@ -75,11 +76,13 @@ class _Zygote:
         ours, theirs = socket.socketpair()
         with theirs:
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+            environment["PYTHONPATH"] = os.pathsep.join(
+                filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+            )
             command = [sys.executable, "-m", "verifiers.worker", target, str(theirs.fileno()), str(memory_mb)]
             self.process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment,
-                start_new_session=True,
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                env=environment, start_new_session=True,
             )  # fmt: skip
         self.control = ours
         self.control.settimeout(START_TIMEOUT)
@@ -117,8 +120,8 @@ class _Zygote:
 class WorkerPool:
     """Runs `target` (`module:function`, JSON in, JSON out) in up to `workers` processes.
 
-    `submit(payload)` returns a Future with the result or WorkerTimeout, WorkerDied, WorkerFailed. Processes start with the
-    first task. The clock starts when a worker takes the task, not while it waits.
+    `submit(payload)` returns a Future with the result or WorkerTimeout, WorkerDied, WorkerFailed. Processes
+    start with the first task. The clock starts when a worker takes the task, not while it waits.
     """
 
     def __init__(self, target: str, workers: int = 1, time_limit: float = 5.0, memory_mb: int = 1024) -> None:
@@ -134,7 +137,9 @@ class WorkerPool:
             state = self._live_state()
             state.tasks.put((payload, future))
             if state.idle <= state.tasks.qsize() - 1 and len(state.threads) < self._limit:
-                thread = threading.Thread(target=_serve, args=(state, self.time_limit), name="worker-clock", daemon=True)
+                thread = threading.Thread(
+                    target=_serve, args=(state, self.time_limit), name="worker-clock", daemon=True
+                )
                 state.threads.append(thread)
                 thread.start()
         return future
@@ -218,7 +223,9 @@ def _serve(state: _State, time_limit: float) -> None:
             if worker is not None:
                 _discard(worker)
                 worker = None
-            future.set_exception(error if isinstance(error, (WorkerTimeout, WorkerDied)) else WorkerDied(str(error)))
+            future.set_exception(
+                error if isinstance(error, (WorkerTimeout, WorkerDied)) else WorkerDied(str(error))
+            )
         except BaseException as error:
             future.set_exception(error)
     if worker is not None:

@@ -48,7 +48,9 @@ def get(name: str, /, **options: Any) -> Any:
     try:
         inspect.signature(found).bind(None, **options)
     except (TypeError, ValueError) as error:
-        raise InputError(f"verifier {name}", str(error), "the function takes a row and its options by name") from None
+        raise InputError(
+            f"verifier {name}", str(error), "the function takes a row and its options by name"
+        ) from None
     return FunctionVerifier(name, found, **options)
 
 
@@ -57,7 +59,9 @@ def _whole(name: str, verifier: Any) -> Any:
     if hasattr(verifier, "verify_batch"):
         return verifier
     if not callable(getattr(verifier, "verify", None)):
-        raise InputError(f"verifier {name}", "the class has no method 'verify'", "write verify(row) -> Verdict")
+        raise InputError(
+            f"verifier {name}", "the class has no method 'verify'", "write verify(row) -> Verdict"
+        )
     return FunctionVerifier(name, verifier.verify)
 
 
@@ -78,7 +82,9 @@ def find(name: str) -> Any:
             try:
                 return point.load()
             except Exception as error:
-                raise InputError(f"verifier {name}", f"{point.value} cannot be loaded ({error})", "") from None
+                raise InputError(
+                    f"verifier {name}", f"{point.value} cannot be loaded ({error})", ""
+                ) from None
     raise InputError(f"verifier {name}", "unknown verifier", did_you_mean(name, names()))
 
 
@@ -96,7 +102,9 @@ def _from_file(name: str) -> Any:
         known = [n for n in vars(module) if not n.startswith("_")]
         raise InputError(f"verifier {name}", f"{path} has no '{attribute}'", did_you_mean(attribute, known))
     if not callable(found) and not isinstance(found, Verifier):
-        raise InputError(f"verifier {name}", f"'{attribute}' is a {type(found).__name__}", "name a function or a class")
+        raise InputError(
+            f"verifier {name}", f"'{attribute}' is a {type(found).__name__}", "name a function or a class"
+        )
     return found
 
 
@@ -115,7 +123,9 @@ def _load_module(path: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         sys.modules.pop(module_name, None)
-        raise InputError(f"verifier file {path}", f"{type(error).__name__}: {error}", "mend the file") from None
+        raise InputError(
+            f"verifier file {path}", f"{type(error).__name__}: {error}", "mend the file"
+        ) from None
     return module
 
 
@@ -153,7 +163,9 @@ def as_verdict(value: Any) -> Verdict:
     try:
         reward = float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"a verifier function returns bool, float, dict or Verdict, not {type(value).__name__}") from None
+        raise ValueError(
+            f"a verifier function returns bool, float, dict or Verdict, not {type(value).__name__}"
+        ) from None
     if not math.isfinite(reward):
         return unjudged("not_judged", message=f"reward {reward}")
     return Verdict("pass" if reward >= 1.0 else "fail", reward, "accepted" if reward >= 1.0 else "rejected")
@@ -167,10 +179,14 @@ def _from_mapping(value: Mapping[str, Any]) -> Verdict:
     status, reward = value.get("status"), value.get("reward")
     if status is None:
         base = as_verdict(reward)
-        return Verdict(base.status, base.reward, str(value.get("reason") or base.reason), {**base.details, **details})
+        return Verdict(
+            base.status, base.reward, str(value.get("reason") or base.reason), {**base.details, **details}
+        )
     if status == "error":
         reward = None
     elif reward is None:
         reward = 1.0 if status == "pass" else 0.0
     default = {"pass": "accepted", "fail": "rejected"}.get(str(status), "not_judged")
-    return Verdict(str(status), None if reward is None else float(reward), str(value.get("reason") or default), details)
+    return Verdict(
+        str(status), None if reward is None else float(reward), str(value.get("reason") or default), details
+    )

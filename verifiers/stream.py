@@ -1,9 +1,12 @@
-"""Judging a JSONL file: rows stream through a verifier in bounded memory, and the output appears whole or not at all.
+"""Judging a JSONL file: rows stream through a verifier in bounded memory, and the output appears whole or not
+at all.
 
-1. The input is read once to the end (law: wrong input stops before any work): every line must be a JSON object, and the fields that
-   the verifier needs must be there in at least one of the first 100 rows.
-2. Rows are judged in input order; each is written with its verdict to ``OUTPUT.partial`` (synced at most a second or 256 rows apart).
-3. At the end the partial file becomes OUTPUT. A stopped job leaves it, and `resume` goes on behind its last whole row.
+1. The input is read once to the end (wrong input stops before any work): every line must be a JSON
+   object, and the fields that the verifier needs must be there in at least one of the first 100 rows.
+2. Rows are judged in input order; each is written with its verdict to ``OUTPUT.partial`` (synced at most a
+   second or 256 rows apart).
+3. At the end the partial file becomes OUTPUT. A stopped job leaves it, and `resume` goes on behind its last
+   whole row.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ SYNC_SECONDS = 1.0
 
 @dataclass
 class Summary:
-    """What came of a file: rows, rows taken over from a stopped job, and counts by status and by (status, reason)."""
+    """What came of a file: rows, rows taken over from a stopped job, and counts by status and by (status,
+    reason)."""
 
     rows: int = 0
     resumed: int = 0
@@ -62,9 +66,9 @@ def verify_file(
 ) -> Summary:
     """Judge every row of `source` (.jsonl, may be .gz) and write it with its verdict to `output`.
 
-    `label` names verifier and options; a partial file made under another label is not resumed. `on_row` is called
-    after each row. Raises InputError for wrong input (OUTPUT is untouched) and WorkError if no row could be judged (OUTPUT
-    is written and says why).
+    `label` names verifier and options; a partial file made under another label is not resumed. `on_row` is
+    called after each row. Raises InputError for wrong input (OUTPUT is untouched) and WorkError if no row
+    could be judged (OUTPUT is written and says why).
     """
     target = Path(output)
     if target.is_dir():
@@ -107,11 +111,18 @@ def check_input(verifier: Any, source: str | os.PathLike[str]) -> None:
         raise InputError(str(source), seen, "rename or add the fields")
 
 
-def _take_over(partial: Path, note: Path, source: str | os.PathLike[str], label: str, summary: Summary) -> None:
-    """Count the rows that a stopped job left, drop a torn last line, and refuse what does not belong to this input."""
+def _take_over(
+    partial: Path, note: Path, source: str | os.PathLike[str], label: str, summary: Summary
+) -> None:
+    """Count the rows that a stopped job left, drop a torn last line, and refuse what does not belong to this
+    input."""
     known = json.loads(note.read_text()) if note.exists() else {}
     if known.get("label", label) != label:
-        raise InputError(str(partial), "was made with another verifier or other options", "run without --resume to start anew")
+        raise InputError(
+            str(partial),
+            "was made with another verifier or other options",
+            "run without --resume to start anew",
+        )
     keep = 0
     rows = read_jsonl(source)
     with open(partial, "rb") as handle:
@@ -162,7 +173,9 @@ def _judge(
     finally:
         _sync(handle)
     if in_flight:
-        raise WorkError("verify", f"{len(in_flight)} rows got no verdict", "the verifier must yield one a row")
+        raise WorkError(
+            "verify", f"{len(in_flight)} rows got no verdict", "the verifier must yield one a row"
+        )
 
 
 def with_verdict(row: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:

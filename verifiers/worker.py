@@ -1,7 +1,8 @@
 """The process behind `verifiers.pool`: `python -m verifiers.worker MODULE:FUNCTION FD MEMORY_MB`.
 
-The zygote imports the target, calls its module's `warm_up` if there is one, and then obeys one-letter commands on FD: F with a
-socket attached (fork a worker on it) and K with a process id (kill it). End of stream: kill all workers and leave.
+The zygote imports the target, calls its module's `warm_up` if there is one, and then obeys one-letter
+commands on FD: F with a socket attached (fork a worker on it) and K with a process id (kill it). End of
+stream: kill all workers and leave.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def _serve(channel: socket.socket, function: Callable[[Any], Any], memory_mb: in
 
 
 def _die_with_parent() -> None:
-    """On Linux a worker does not outlive its zygote, even one that was killed; elsewhere the closed socket ends it."""
+    """On Linux a worker does not outlive its zygote, even one that was killed; elsewhere the closed socket
+    ends it."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)

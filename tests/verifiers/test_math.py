@@ -23,56 +23,86 @@ def status(judge: Any, reference: str, answer: str, **fields: Any) -> str:
 
 EQUAL = [
     # numbers as people write them
-    ("0.5", ".5"), ("0.5", "50\\%"), ("50\\%", "50"), ("\\frac{1}{8}", "0.125"), ("2.5", "2\\frac12"), ("-\\frac{3}{4}", "-3/4"),
-    ("\\frac{-3}{4}", "\\frac{3}{-4}"), ("10{,}000", "10,000"), ("1 000", "1000"), ("1e3", "1000"), ("\\$6", "\\$6.00"),
+    ("0.5", ".5"), ("0.5", "50\\%"), ("50\\%", "50"), ("\\frac{1}{8}", "0.125"), ("2.5", "2\\frac12"),
+    ("-\\frac{3}{4}", "-3/4"),
+    ("\\frac{-3}{4}", "\\frac{3}{-4}"), ("10{,}000", "10,000"), ("1 000", "1000"), ("1e3", "1000"),
+    ("\\$6", "\\$6.00"),
     ("6 dollars", "\\$6"), ("7", "７"), ("7", "٧"), ("3.0 \\times 10^8", "300000000"), ("1/3", "0.333333"),
-    ("\\frac13", "0.\\overline{3}"), ("11", "1011_2"), ("0.1+0.2", "0.3"), ("2^{10}", "1024"), ("7", "(" * 400 + "7" + ")" * 400),
+    ("\\frac13", "0.\\overline{3}"), ("11", "1011_2"), ("0.1+0.2", "0.3"), ("2^{10}", "1024"),
+    ("7", "(" * 400 + "7" + ")" * 400),
     # units and degrees
-    ("1\\text{ m}", "100 cm"), ("12", "12 \\text{ cm}^2"), ("12\\text{ cm}^2", "12 \\text{ square centimeters}"), ("10", "10 m"),
-    ("90^\\circ", "90"), ("90^\\circ", "\\frac{\\pi}{2}"), ("\\frac{\\pi}{2}", "90^\\circ"), ("1,000 meters", "1 km"),
+    ("1\\text{ m}", "100 cm"), ("12", "12 \\text{ cm}^2"), ("12\\text{ cm}^2", "12 \\text{ square centimeters}"),
+    ("10", "10 m"),
+    ("90^\\circ", "90"), ("90^\\circ", "\\frac{\\pi}{2}"), ("\\frac{\\pi}{2}", "90^\\circ"),
+    ("1,000 meters", "1 km"),
     # constants
-    ("\\pi/2", "pi/2"), ("e^{16}-1", "-1+exp(16)"), ("14-i", "14.0 + -1.0i"), ("-1", "e^{i\\pi}"), ("-1", "i^2"), ("\\sqrt2", "1.41421356"),
-    ("\\frac{\\sqrt3}{3}", "\\frac{1}{\\sqrt3}"), ("\\cos 60^\\circ", "\\frac12"), ("\\log_{2}(8)", "3"), ("\\sqrt[3]{-8}", "-2"),
-    ("(-8)^{1/3}", "-2"), ("\\frac{1}{i}", "-i"), ("\\lfloor 3.7 \\rfloor", "3"), ("\\pi", "3.14159265358979"), ("\\binom52", "10"),
+    ("\\pi/2", "pi/2"), ("e^{16}-1", "-1+exp(16)"), ("14-i", "14.0 + -1.0i"), ("-1", "e^{i\\pi}"), ("-1", "i^2"),
+    ("\\sqrt2", "1.41421356"),
+    ("\\frac{\\sqrt3}{3}", "\\frac{1}{\\sqrt3}"), ("\\cos 60^\\circ", "\\frac12"), ("\\log_{2}(8)", "3"),
+    ("\\sqrt[3]{-8}", "-2"),
+    ("(-8)^{1/3}", "-2"), ("\\frac{1}{i}", "-i"), ("\\lfloor 3.7 \\rfloor", "3"), ("\\pi", "3.14159265358979"),
+    ("\\binom52", "10"),
     # expressions
-    ("x^2+2x+1", "(x+1)^2"), ("\\sin^2x+\\cos^2x", "1"), ("2\\ln x", "\\ln x^2"), ("\\sqrt{x^2}", "|x|"), ("n!", "n(n-1)!"),
-    ("\\binom{n}{2}", "\\frac{n(n-1)}{2}"), ("2^{n+1}-1", "\\sum_{k=0}^{n}2^k"), ("(-1)^n", "(-1)^{n+2}"), ("a^{b+c}", "a^ba^c"),
+    ("x^2+2x+1", "(x+1)^2"), ("\\sin^2x+\\cos^2x", "1"), ("2\\ln x", "\\ln x^2"), ("\\sqrt{x^2}", "|x|"),
+    ("n!", "n(n-1)!"),
+    ("\\binom{n}{2}", "\\frac{n(n-1)}{2}"), ("2^{n+1}-1", "\\sum_{k=0}^{n}2^k"), ("(-1)^n", "(-1)^{n+2}"),
+    ("a^{b+c}", "a^ba^c"),
     ("\\frac{x}{x}", "1"), ("ab", "ba"), ("F_{n}+F_{m}", "F_m+F_n"),
     # equations and assignments
-    ("5", "x=5"), ("x=5", "5"), ("f(x)=2x", "f(t)=2t"), ("f(x)=2x", "2x"), ("y=2x", "2x-y=0"), ("xy=1", "y=\\frac1x"),
+    ("5", "x=5"), ("x=5", "5"), ("f(x)=2x", "f(t)=2t"), ("f(x)=2x", "2x"), ("y=2x", "2x-y=0"),
+    ("xy=1", "y=\\frac1x"),
     ("2x+4y-3=0", "y=-\\frac12x+\\frac34"), ("x=3,y=4", "(3,4)"), ("(3,4)", "(x,y)=(3,4)"), ("5", "5=x"),
     # collections
-    ("\\frac13,\\frac12", "\\frac12,\\frac13"), ("\\{1,2\\}", "\\{2,1\\}"), ("x=1 \\text{ or } x=2", "1,2"), ("\\pm3", "\\pm 3"),
-    ("1\\pm\\sqrt2", "1+\\sqrt{2}, 1-\\sqrt{2}"), ("(1,2)", "(1,2)"), ("(1,2,3)", "\\left(1, 2, 3\\right)"), ("3:4", "6:8"),
+    ("\\frac13,\\frac12", "\\frac12,\\frac13"), ("\\{1,2\\}", "\\{2,1\\}"), ("x=1 \\text{ or } x=2", "1,2"),
+    ("\\pm3", "\\pm 3"),
+    ("1\\pm\\sqrt2", "1+\\sqrt{2}, 1-\\sqrt{2}"), ("(1,2)", "(1,2)"), ("(1,2,3)", "\\left(1, 2, 3\\right)"),
+    ("3:4", "6:8"),
     ("100,200,300", "100, 200, 300"), ("\\emptyset", "\\{\\}"), ("(1,2), (3,4)", "(3,4) \\text{ and } (1,2)"),
     # sets of reals
-    ("x<3", "(-\\infty,3)"), ("(-\\infty,3)", "x<3"), ("(-oo,0)U(0,oo)", "x \\ne 0"), ("[-2,7]", "-2\\le x\\le 7"), ("(1,2)", "1<x<2"),
-    ("\\mathbb{R}", "(-\\infty,\\infty)"), ("\\mathbb{R}\\setminus\\{0\\}", "(-\\infty,0)\\cup(0,\\infty)"), ("|x|<2", "(-2,2)"),
-    ("x>2 \\text{ or } x<-2", "(-\\infty,-2)\\cup(2,\\infty)"), ("\\{x | x > 3\\}", "(3,\\infty)"), ("[0,1]\\cup[1,2]", "[0,2]"),
-    ("(-\\sqrt2,\\sqrt2)", "-\\sqrt{2}<x<\\sqrt{2}"), ("2x+1<5", "x<2"), ("y>2x+1", "2x-y<-1"), ("-x \\ge 1", "x \\le -1"),
+    ("x<3", "(-\\infty,3)"), ("(-\\infty,3)", "x<3"), ("(-oo,0)U(0,oo)", "x \\ne 0"), ("[-2,7]", "-2\\le x\\le 7"),
+    ("(1,2)", "1<x<2"),
+    ("\\mathbb{R}", "(-\\infty,\\infty)"), ("\\mathbb{R}\\setminus\\{0\\}", "(-\\infty,0)\\cup(0,\\infty)"),
+    ("|x|<2", "(-2,2)"),
+    ("x>2 \\text{ or } x<-2", "(-\\infty,-2)\\cup(2,\\infty)"), ("\\{x | x > 3\\}", "(3,\\infty)"),
+    ("[0,1]\\cup[1,2]", "[0,2]"),
+    ("(-\\sqrt2,\\sqrt2)", "-\\sqrt{2}<x<\\sqrt{2}"), ("2x+1<5", "x<2"), ("y>2x+1", "2x-y<-1"),
+    ("-x \\ge 1", "x \\le -1"),
     # matrices
     ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{bmatrix}1\\\\2\\end{bmatrix}"),
     ("\\begin{pmatrix}2&0\\\\0&2\\end{pmatrix}", "2\\begin{pmatrix}1&0\\\\0&1\\end{pmatrix}"),
     # words and choices
-    ("B", "\\textbf{(B)}\\ 12"), ("\\text{(B)}", "B"), ("\\text{no solution}", "\\text{No solution}"), ("\\text{June 20}", "June 20"),
+    ("B", "\\textbf{(B)}\\ 12"), ("\\text{(B)}", "B"), ("\\text{no solution}", "\\text{No solution}"),
+    ("\\text{June 20}", "June 20"),
     ("\\text{Monday}", "monday"),
     # unevaluated, accepted as long as `must_be` is off
     ("\\frac12", "\\int_0^1 x dx"), ("55", "\\sum_{k=1}^{10}k"), ("1", "\\lim_{x\\to 0}\\frac{\\sin x}{x}"),
-    ("\\frac{\\pi^2}{6}", "\\sum_{n=1}^{\\infty}\\frac{1}{n^2}"), ("2x", "\\frac{d}{dx} x^2"), ("\\frac{d}{dx}x^2", "2x"),
+    ("\\frac{\\pi^2}{6}", "\\sum_{n=1}^{\\infty}\\frac{1}{n^2}"), ("2x", "\\frac{d}{dx} x^2"),
+    ("\\frac{d}{dx}x^2", "2x"),
 ]  # fmt: skip
 
 DIFFERENT = [
-    ("\\frac{1}{2004!}", "\\frac{1}{2006!}"), ("2^{-99}", "2^{-98}"), ("1-1/\\mathrm{e}", "1+1/\\mathrm{e}"), ("0", "10^{-400}"),
-    ("1", "1+10^{-100}"), ("\\pi", "\\pi+10^{-100}"), ("\\pi", "3.14159"), ("\\pi", "\\frac{22}{7}"), ("1/3", "0.333"),
-    ("1/3", "0.333334"), ("1/3", "0.3333330"), ("0.333", "1/3"), ("0.000001", "0.000002"), ("0.0000001", "0"), ("1", "\\frac{0}{0}"),
-    ("1,2,...,n", "1,3,5,...,2n-1"), ("1:2:3:\\ldots", "1:4:9:\\ldots"), ("4", "4\\sqrt(2)"), ("3x+4y+14=0", "3*x-1*y+13=0"),
-    ("10\\text{ m}", "10 cm"), ("12\\text{ cm}^2", "12\\text{ cm}"), ("10 apples", "10 oranges"), ("1011_2", "1011_3"), ("10", "10m"),
-    ("1,2", "1"), ("1", "1,2"), ("x=5", "y=5"), ("2\\frac12", "1"), ("(1,2)", "(2,1)"), ("(1,2)", "[1,2)"), ("(1,2)", "\\{1,2\\}"),
-    ("\\pm 3", "3"), ("3", "\\pm 3"), ("\\ln(x^2)", "2\\ln x"), ("\\sqrt{x^2}", "x"), ("x", "X"), ("2", "2x"), ("2x", "2"),
-    ("x^{y^{z}}", "x^{yz}"), ("F_n", "F_{n+1}"), ("2n", "n^2"), ("\\frac34+C", "\\frac34"), ("x\\ge 1", "x>1"), ("x>1", "x<1"),
-    ("x>3", "t>3"), ("7 = 11a+c", "11a+c"), ("a^2+b=0", "0"), ("\\text{even}", "\\text{odd}"), ("\\text{June 20}", "\\text{June 21}"),
-    ("B", "C"), ("5:30", "6:30"), ("\\infty", "10^{10}"), ("\\infty", "-\\infty"), ("50\\%", "5"), ("x^2-1", "(x-1)^2"),
-    ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{bmatrix}1\\\\3\\end{bmatrix}"), ("f(x)=0", "\\forall x>0, f(x)=0"),
+    ("\\frac{1}{2004!}", "\\frac{1}{2006!}"), ("2^{-99}", "2^{-98}"), ("1-1/\\mathrm{e}", "1+1/\\mathrm{e}"),
+    ("0", "10^{-400}"),
+    ("1", "1+10^{-100}"), ("\\pi", "\\pi+10^{-100}"), ("\\pi", "3.14159"), ("\\pi", "\\frac{22}{7}"),
+    ("1/3", "0.333"),
+    ("1/3", "0.333334"), ("1/3", "0.3333330"), ("0.333", "1/3"), ("0.000001", "0.000002"), ("0.0000001", "0"),
+    ("1", "\\frac{0}{0}"),
+    ("1,2,...,n", "1,3,5,...,2n-1"), ("1:2:3:\\ldots", "1:4:9:\\ldots"), ("4", "4\\sqrt(2)"),
+    ("3x+4y+14=0", "3*x-1*y+13=0"),
+    ("10\\text{ m}", "10 cm"), ("12\\text{ cm}^2", "12\\text{ cm}"), ("10 apples", "10 oranges"),
+    ("1011_2", "1011_3"), ("10", "10m"),
+    ("1,2", "1"), ("1", "1,2"), ("x=5", "y=5"), ("2\\frac12", "1"), ("(1,2)", "(2,1)"), ("(1,2)", "[1,2)"),
+    ("(1,2)", "\\{1,2\\}"),
+    ("\\pm 3", "3"), ("3", "\\pm 3"), ("\\ln(x^2)", "2\\ln x"), ("\\sqrt{x^2}", "x"), ("x", "X"), ("2", "2x"),
+    ("2x", "2"),
+    ("x^{y^{z}}", "x^{yz}"), ("F_n", "F_{n+1}"), ("2n", "n^2"), ("\\frac34+C", "\\frac34"), ("x\\ge 1", "x>1"),
+    ("x>1", "x<1"),
+    ("x>3", "t>3"), ("7 = 11a+c", "11a+c"), ("a^2+b=0", "0"), ("\\text{even}", "\\text{odd}"),
+    ("\\text{June 20}", "\\text{June 21}"),
+    ("B", "C"), ("5:30", "6:30"), ("\\infty", "10^{10}"), ("\\infty", "-\\infty"), ("50\\%", "5"),
+    ("x^2-1", "(x-1)^2"),
+    ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{bmatrix}1\\\\3\\end{bmatrix}"),
+    ("f(x)=0", "\\forall x>0, f(x)=0"),
     ("5", "5\\text{ or }6"), ("5", "5 \\foo"), ("5", "5 +"), ("\\frac12", "\\frac12 \\int"), ("12", "the answer"),
 ]  # fmt: skip
 
@@ -119,7 +149,17 @@ def test_extraction(completion: str, value: str, rule: str) -> None:
 
 @pytest.mark.parametrize(
     "completion",
-    ["", "   ", "no number here", "\\boxed{}", "\\boxed{7", "<think>\\boxed{7}</think>", "\\boxed{7} <think>", "<think>7", "\u2028\x00"],
+    [
+        "",
+        "   ",
+        "no number here",
+        "\\boxed{}",
+        "\\boxed{7",
+        "<think>\\boxed{7}</think>",
+        "\\boxed{7} <think>",
+        "<think>7",
+        "\u2028\x00",
+    ],
 )
 def test_no_answer(judge: Any, completion: str) -> None:
     assert judge.verify({"completion": completion, "reference": "7"}).reason == "no_answer"
@@ -127,7 +167,12 @@ def test_no_answer(judge: Any, completion: str) -> None:
 
 @pytest.mark.parametrize(
     "completion",
-    ["\\boxed{6} Wait, no: \\boxed{7}", "#### 6\nor\n#### 7", "<answer>6</answer><answer>7</answer>", "A: 6\nA: 7"],
+    [
+        "\\boxed{6} Wait, no: \\boxed{7}",
+        "#### 6\nor\n#### 7",
+        "<answer>6</answer><answer>7</answer>",
+        "A: 6\nA: 7",
+    ],
 )
 def test_ambiguous(judge: Any, completion: str) -> None:
     verdict = judge.verify({"completion": completion, "reference": "7"})
@@ -137,7 +182,12 @@ def test_ambiguous(judge: Any, completion: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "completion", ["\\boxed{7} so \\boxed{7}", "\\boxed{0.5} which is \\boxed{\\frac12}", "\\boxed{\\sqrt{4}}, I mean \\boxed{2}"]
+    "completion",
+    [
+        "\\boxed{7} so \\boxed{7}",
+        "\\boxed{0.5} which is \\boxed{\\frac12}",
+        "\\boxed{\\sqrt{4}}, I mean \\boxed{2}",
+    ],
 )
 def test_boxes_that_agree_in_value_are_no_ambiguity(judge: Any, completion: str) -> None:
     reference = {"7": "7", "0": "1/2", "\\": "2"}[completion[7]]
@@ -152,7 +202,10 @@ def test_details_say_rule_span_and_answer(judge: Any) -> None:
     assert verdict.details["compared"] == "exact"
 
 
-@pytest.mark.parametrize("reference", ["\\frac{1}{", "\\frac{0}{0}", "", "  ", "1 +", "{", "5 \\foo 6", "x = = 3", "\\boxed{", "1/0"])
+@pytest.mark.parametrize(
+    "reference",
+    ["\\frac{1}{", "\\frac{0}{0}", "", "  ", "1 +", "{", "5 \\foo 6", "x = = 3", "\\boxed{", "1/0"],
+)
 def test_a_broken_reference_is_an_error(judge: Any, reference: str) -> None:
     verdict = judge.verify({"completion": "\\boxed{7}", "reference": reference})
     assert (verdict.status, verdict.reward, verdict.reason) == ("error", None, "unparsable_reference")
@@ -170,8 +223,10 @@ def test_references_as_data_sets_write_them(judge: Any, reference: Any) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        "10^{(5^{5^{5^{5^{5}}} \\cdot \\log_{10}(5)} - 4)}", "10^{10^{10}}", "\\prod_{k=1}^{10^9} k", "9" * 100_000, "(10^9)!",
-        "\\sum_{a=1}^{9999}\\sum_{b=1}^{9999}\\sum_{c=1}^{9999} abc", "(" * 300 + "1" + "+1)" * 300, "\\sqrt{" * 300 + "2" + "}" * 300,
+        "10^{(5^{5^{5^{5^{5}}} \\cdot \\log_{10}(5)} - 4)}", "10^{10^{10}}", "\\prod_{k=1}^{10^9} k",
+        "9" * 100_000, "(10^9)!", "\\sum_{a=1}^{9999}\\sum_{b=1}^{9999}\\sum_{c=1}^{9999} abc",
+        "(" * 300 + "1" + "+1)" * 300,
+        "\\sqrt{" * 300 + "2" + "}" * 300,
         "x^{10^{100}}", "\\binom{10^9}{10^8}", "2^{2^{2^{2^{2^{2}}}}}",
     ],
 )  # fmt: skip
@@ -218,7 +273,12 @@ def test_guards_refuse_before_work(judge: Any, answer: str) -> None:
         ({"answer_type": "choice"}, "B", "(B) 12", "pass"),
         ({"answer_type": "choice"}, "B", "12", "fail"),
         ({"answer_type": "text"}, "ab", "ba", "fail"),
-        ({"answer_type": "matrix"}, "\\begin{pmatrix}1&2\\end{pmatrix}", "\\begin{bmatrix}1&2\\end{bmatrix}", "pass"),
+        (
+            {"answer_type": "matrix"},
+            "\\begin{pmatrix}1&2\\end{pmatrix}",
+            "\\begin{bmatrix}1&2\\end{bmatrix}",
+            "pass",
+        ),
     ],
 )
 def test_options(judge: Any, options: dict[str, Any], reference: str, answer: str, expected: str) -> None:
@@ -252,13 +312,25 @@ def test_must_be(judge: Any, form: str, reference: str, answer: str, reason: str
 
 
 def test_declared_types_refuse_references_of_another(judge: Any) -> None:
-    for kind, reference in (("matrix", "7"), ("equation", "x+1"), ("choice", "12"), ("interval", "7"), ("integer", "1/2")):
+    for kind, reference in (
+        ("matrix", "7"),
+        ("equation", "x+1"),
+        ("choice", "12"),
+        ("interval", "7"),
+        ("integer", "1/2"),
+    ):
         verdict = judge.verify({"completion": "7", "reference": reference, "answer_type": kind})
         assert (verdict.status, verdict.reason) == ("error", "unparsable_reference"), kind
 
 
 def test_choices_in_prose(judge: Any) -> None:
-    for text in ("The correct option is (C) 12", "Answer: C", "The answer is (C).", "**C**", "I choose C) because"):
+    for text in (
+        "The correct option is (C) 12",
+        "Answer: C",
+        "The answer is (C).",
+        "**C**",
+        "I choose C) because",
+    ):
         assert judge.verify({"completion": text, "reference": "C"}).status == "pass", text
     assert judge.verify({"completion": "The correct option is (B), not C", "reference": "C"}).status == "fail"
 

@@ -17,7 +17,7 @@ import pytest
 import verifiers
 from verifiers.pool import WorkerDied, WorkerFailed, WorkerPool, WorkerTimeout
 
-TARGET = '''
+TARGET = """
 import os, time
 
 
@@ -33,7 +33,7 @@ def act(task):
     if kind == "exit":
         os._exit(3)
     raise ValueError("refused")
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,9 @@ def test_threads_and_async_code(pool: WorkerPool) -> None:
     assert values == list(range(30))
 
     async def many() -> list[Any]:
-        return await asyncio.gather(*(asyncio.wrap_future(pool.submit({"kind": "echo", "value": i})) for i in range(10)))
+        return await asyncio.gather(
+            *(asyncio.wrap_future(pool.submit({"kind": "echo", "value": i})) for i in range(10))
+        )
 
     assert [found["value"] for found in asyncio.run(many())] == list(range(10))
 
@@ -138,7 +140,10 @@ def test_nothing_outlives_a_killed_parent(tmp_path: Path) -> None:
 
 def test_math_batch_keeps_order_while_workers_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row whose comparison hangs is an error on our clock; its neighbours are judged."""
-    rows = [{"completion": f"\\boxed{{\\sqrt{{{i * i * 2}}}}}", "reference": f"{i}\\sqrt{{2}}"} for i in range(2, 12)]
+    rows = [
+        {"completion": f"\\boxed{{\\sqrt{{{i * i * 2}}}}}", "reference": f"{i}\\sqrt{{2}}"}
+        for i in range(2, 12)
+    ]
     with verifiers.get("math") as judge:
         verdicts = list(judge.verify_batch(iter(rows), workers=2))
         assert [v.reason for v in verdicts] == ["equal"] * 10

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 import verifiers
 
-SETTINGS = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 FEW = settings(SETTINGS, max_examples=60)
 
 
@@ -143,24 +145,40 @@ def test_a_mutated_formula_never_passes(judge: Any, formula: str, change: str) -
 
 
 SCRAPS = st.sampled_from(
-    ["\\boxed{", "}", "{", "$", "\\frac", "\\sqrt", "^", "_", "(", ")", "[", "]", "\\{", "\\}", "1", "23", "x", "\\left", "\\right",
-     "\\text{", "and", ",", "=", "<", "!", "%", "<think>", "</think>", "####", "answer is ", "\n", "|", "&", "\\\\", "\\begin{pmatrix}",
-     "\\end{pmatrix}", "\\sum_{k=1}^{", "\\int", "d", "\\pm", "9" * 40, "**", "\u2028", "\x00", "½", "²", "A:", "\\infty", ":"]
+    [
+        "\\boxed{", "}", "{", "$", "\\frac", "\\sqrt", "^", "_", "(", ")", "[", "]", "\\{", "\\}", "1", "23",
+        "x", "\\left", "\\right", "\\text{", "and", ",", "=", "<", "!", "%", "<think>", "</think>", "####",
+        "answer is ", "\n", "|", "&", "\\\\", "\\begin{pmatrix}", "\\end{pmatrix}", "\\sum_{k=1}^{", "\\int",
+        "d", "\\pm", "9" * 40, "**", "\u2028", "\x00", "½", "²", "A:", "\\infty", ":",
+    ]
 )  # fmt: skip
 
 
 @settings(SETTINGS, max_examples=300)
-@given(st.one_of(st.text(max_size=200), st.lists(SCRAPS, max_size=25).map("".join)), st.lists(SCRAPS, max_size=8).map("".join))
+@given(
+    st.one_of(st.text(max_size=200), st.lists(SCRAPS, max_size=25).map("".join)),
+    st.lists(SCRAPS, max_size=8).map("".join),
+)
 def test_never_raises_and_answers_in_time(judge: Any, completion: str, reference: str) -> None:
     for wanted in (reference, "7"):
         started = time.monotonic()
         verdict = judge.verify({"completion": completion, "reference": wanted})
-        assert time.monotonic() - started < 6, (completion, wanted)  # a hang guard: the limit of one worker is 1.5 s
+        assert time.monotonic() - started < 6, (
+            completion,
+            wanted,
+        )  # a hang guard: the limit of one worker is 1.5 s
         assert verdict.reason != "verifier_error", (completion, wanted, verdict.details)
 
 
 @SETTINGS
-@given(st.lists(st.sampled_from(["1", "2", "x", "(", ")", "^", "9", "!", "\\frac{", "}{", "}", "+", "e", "i", "\\sin", "/", "0"]), max_size=20))
+@given(
+    st.lists(
+        st.sampled_from(
+            ["1", "2", "x", "(", ")", "^", "9", "!", "\\frac{", "}{", "}", "+", "e", "i", "\\sin", "/", "0"]
+        ),
+        max_size=20,
+    )
+)
 def test_hostile_formulas_never_raise(judge: Any, scraps: list[str]) -> None:
     answer = "".join(scraps)
     verdict = judge.verify({"completion": f"\\boxed{{{answer}}}", "reference": "x+1"})

@@ -12,7 +12,7 @@ import verifiers
 from synth.records.errors import InputError
 from verifiers.base import Verifier, failed, passed
 
-FILE = '''
+FILE = """
 from dataclasses import dataclass
 
 from verifiers.base import Verdict, Verifier, failed, passed
@@ -65,7 +65,7 @@ class Bare:
 
     def verify(self, row):
         return Verdict("pass", 1.0, "bare")
-'''
+"""
 
 
 @pytest.fixture
@@ -98,7 +98,9 @@ def test_unknown_option_suggests() -> None:
         verifiers.get("math", tolerence=0.1)
 
 
-@pytest.mark.parametrize("options", [{"tolerance": "x"}, {"answer_type": "number"}, {"extract": ["box"]}, {"precision": -1}])
+@pytest.mark.parametrize(
+    "options", [{"tolerance": "x"}, {"answer_type": "number"}, {"extract": ["box"]}, {"precision": -1}]
+)
 def test_bad_option_values(options: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
         verifiers.get("math", **options)
@@ -158,7 +160,9 @@ def test_function_returning_bool_with_option(file: Path) -> None:
         ("Bare", "pass", 1.0, "bare"),
     ],
 )
-def test_what_user_code_may_return(file: Path, name: str, status: str, reward: float | None, reason: str) -> None:
+def test_what_user_code_may_return(
+    file: Path, name: str, status: str, reward: float | None, reason: str
+) -> None:
     verdict = verifiers.get(f"{file}:{name}").verify({"completion": "four"})
     assert (verdict.status, verdict.reward, verdict.reason) == (status, reward, reason)
 

@@ -33,7 +33,14 @@ def math_rows(count: int) -> list[dict[str, Any]]:
 
 def test_rows_keep_order_and_fields_and_get_a_verdict(tmp_path: Path, judge: Any) -> None:
     rows = [
-        {"id": 1, "completion": "A: 7", "reference": "7", "status": "old", "reward": 5, "note": "\u2028\x85\x00"},
+        {
+            "id": 1,
+            "completion": "A: 7",
+            "reference": "7",
+            "status": "old",
+            "reward": 5,
+            "note": "\u2028\x85\x00",
+        },
         {"id": 2, "completion": "A: 8", "reference": "7", "note": "\ud800"},
         {"id": 3, "completion": "A: 8", "reference": "\\frac{1}{"},
         {"id": 4, "completion": "A: 8"},
@@ -71,7 +78,9 @@ def test_field_that_is_nowhere(tmp_path: Path, judge: Any) -> None:
         verify_file(judge, write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
     rows = rows[:99] + math_rows(2)
-    assert verify_file(judge, write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl").statuses["error"] == 99
+    assert (
+        verify_file(judge, write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl").statuses["error"] == 99
+    )
 
 
 def test_nothing_judged_is_failed_work_with_its_reason(tmp_path: Path, judge: Any) -> None:
@@ -163,7 +172,9 @@ def test_rows_are_not_held(tmp_path: Path) -> None:
                 asked += 1
                 yield verifiers.Verdict("pass", 1.0, "seen")
 
-    verify_file(Watch(), source, tmp_path / "out.jsonl", on_row=lambda summary: ahead.append(asked - summary.rows))
+    verify_file(
+        Watch(), source, tmp_path / "out.jsonl", on_row=lambda summary: ahead.append(asked - summary.rows)
+    )
     assert max(ahead) <= 1
 
 

@@ -18,7 +18,9 @@ def close(reference: Fraction, answer: Fraction, options: MathOptions) -> bool:
         allowed = Fraction(options.tolerance) * max(Fraction(1), abs(reference))
         if abs(reference - answer) <= allowed:
             return True
-    return options.precision is not None and rounded(reference, options.precision) == rounded(answer, options.precision)
+    return options.precision is not None and rounded(reference, options.precision) == rounded(
+        answer, options.precision
+    )
 
 
 def rounded(value: Fraction, decimals: int) -> int:
@@ -49,7 +51,9 @@ def same_number(reference: Number, answer: Number, options: MathOptions) -> str 
     return None
 
 
-def _readings(reference: Number, answer: Number, options: MathOptions) -> list[tuple[str, Fraction, Fraction]]:
+def _readings(
+    reference: Number, answer: Number, options: MathOptions
+) -> list[tuple[str, Fraction, Fraction]]:
     """Pairs of values to compare: as written, and with the percent signs read the other way where allowed."""
     if reference.percent == answer.percent:
         scale = 100 if reference.percent else 1

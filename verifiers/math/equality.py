@@ -1,4 +1,4 @@
-"""Equality of answers by their structure: lists, tuples, intervals, relations, matrices; scalars are left to a `Scalars`.
+"""Equality of answers by their structure; single values are left to a `Scalars`.
 
 The rules, for a reference R and an answer A:
 
@@ -17,11 +17,25 @@ from typing import Any, Protocol
 
 from verifiers.math import exact
 from verifiers.math.compare import same_number
-from verifiers.math.exact import Undefined
+from verifiers.math.matrices import has_matrix, multiplied
+from verifiers.math.nodes import Tree, right_side
 from verifiers.math.numbers import Number
 from verifiers.math.options import MathOptions
-from verifiers.math.parser import Tree, is_name, right_side
 from verifiers.math.regions import Region, region_of
+from verifiers.math.shapes import (
+    below_zero,
+    difference,
+    distinct,
+    infinite,
+    is_collection,
+    items_of,
+    member_set,
+    sequence,
+    strip_unit,
+    swap_sides,
+    weakest,
+    words,
+)
 from verifiers.math.trees import canonical, literal_decimals, substitute
 from verifiers.math.units import conversion
 
@@ -37,7 +51,8 @@ class Scalars(Protocol):
     """How single values are compared: exactly in this process, or numerically in a worker."""
 
     def same(self, reference: Tree, answer: Tree, answer_number: Tree, options: MathOptions) -> str | None:
-        """The rule by which two expressions are equal, or None. `answer_number` carries the decimals as written."""
+        """The rule by which two expressions are equal, or None. `answer_number` carries the decimals as
+        written."""
         ...
 
     def order(self, tree: Tree) -> Any:
@@ -83,15 +98,24 @@ class Equality:
             return "identical"
         if any(is_collection(side) for side in (*reference[2:], *answer[2:])):
             return None
-        return "equation" if self.scalars.proportional(difference(reference), difference(answer), False) else None
+        return (
+            "equation"
+            if self.scalars.proportional(difference(reference), difference(answer), False)
+            else None
+        )
 
     def _same_names(self, left: Tree, right: Tree) -> tuple[Any, ...] | None:
         """() if both sides assign to the same name, (variable, replacement) for f(x) against f(t), None if not."""
-        if not self.options.strict or left[0] == "text" or right[0] == "text" or canonical(left) == canonical(right):
+        if (
+            not self.options.strict
+            or left[0] == "text"
+            or right[0] == "text"
+            or canonical(left) == canonical(right)
+        ):
             return ()
-        if left[0] == right[0] == "apply" and left[1] == right[1] and len(left) == len(right) == 3:
-            if left[2][0] == right[2][0] == "sym":
-                return (right[2][1], left[2])
+        both = left[0] == right[0] == "apply" and left[1] == right[1] and len(left) == len(right) == 3
+        if both and left[2][0] == right[2][0] == "sym":
+            return (right[2][1], left[2])
         return None
 
     def _structures(self, reference: Tree, answer: Tree) -> str | None:
@@ -116,7 +140,9 @@ class Equality:
     def _collections(self, reference: Tree, answer: Tree) -> str | None:
         left, right = sequence(reference), sequence(answer)
         kinds = {reference[0], answer[0]}
-        ordered = [tree for tree in (reference, answer) if tree[0] == "tuple" or tree[:3] == ("pair", "(", ")")]
+        ordered = [
+            tree for tree in (reference, answer) if tree[0] == "tuple" or tree[:3] == ("pair", "(", ")")
+        ]
         if ordered and "list" in kinds and len(left) > 1 and len(right) > 1:
             return self._ordered(left, right)
         if ordered:
@@ -173,9 +199,15 @@ class Equality:
             left, right = reference[1:], answer[1:]
             if len(left) != len(right):
                 return None
-            rules = [self.scalar(("mul", left[0], b), ("mul", right[0], a)) for a, b in zip(left[1:], right[1:], strict=True)]
+            rules = [
+                self.scalar(("mul", left[0], b), ("mul", right[0], a))
+                for a, b in zip(left[1:], right[1:], strict=True)
+            ]
             return "ratio" if all(rules) else None
-        sides = [("div", *tree[1:]) if tree[0] == "ratio" and len(tree) == 3 else tree for tree in (reference, answer)]
+        sides = [
+            ("div", *tree[1:]) if tree[0] == "ratio" and len(tree) == 3 else tree
+            for tree in (reference, answer)
+        ]
         if any(side[0] == "ratio" for side in sides):
             return None
         return "ratio" if self.scalar(*sides) else None
@@ -245,19 +277,25 @@ class Equality:
         return conversion(wanted, given)
 
     def _readings(self, reference: Tree, answer: Tree, wanted: str, given: str) -> list[tuple[Tree, Tree]]:
-        """Pairs to compare: as written, and with a percent or degree sign that only one side has read the other way."""
+        """Pairs to compare: as written, and with a percent or degree sign that only one side has read the
+        other way."""
         left_percent, right_percent = reference[0] == "percent", answer[0] == "percent"
         if left_percent != right_percent:
             if self.options.percent == "required":
                 return []
             pairs = [(reference, answer)]
             if self.options.percent == "lenient":
-                pairs.append((reference[1] if left_percent else reference, answer[1] if right_percent else answer))
+                pairs.append(
+                    (reference[1] if left_percent else reference, answer[1] if right_percent else answer)
+                )
             return pairs
         if left_percent:
             return [(reference[1], answer[1])]
         if (reference[0] == "degree") != (answer[0] == "degree") and self.options.units != "required":
-            inner = (reference[1] if reference[0] == "degree" else reference, answer[1] if answer[0] == "degree" else answer)
+            inner = (
+                reference[1] if reference[0] == "degree" else reference,
+                answer[1] if answer[0] == "degree" else answer,
+            )
             return [(reference, answer), inner]
         if reference[0] == answer[0] == "degree":
             return [(reference[1], answer[1])]
@@ -265,150 +303,6 @@ class Equality:
 
 
 REGIONS = ("pair", "union", "inter", "minus", "number_set", "rel", "in")
-ORDER = ("identical", "exact", "numeric", "symbolic", "text")
-
-
-def weakest(rules: list[str]) -> str:
-    """The rule that says most about how the equality was found."""
-    return max(rules, key=lambda rule: ORDER.index(rule) if rule in ORDER else len(ORDER)) if rules else "exact"
-
-
-def sequence(tree: Tree) -> tuple[Tree, ...]:
-    """Items of a collection; a single value is a collection of one."""
-    if tree[0] in ("list", "set", "tuple"):
-        return tree[1:]
-    if tree[0] == "pair" and tree[1:3] == ("(", ")"):
-        return tree[3:]
-    return (tree,)
-
-
-def items_of(tree: Tree) -> Tree:
-    """`a \\pm b` as the list of both values, inside lists too; a list of lists is flattened."""
-    if tree[0] == "pm":
-        base, size = tree[1], tree[2]
-        if base is None:
-            return ("list", size, ("neg", size))
-        return ("list", ("add", base, size), ("add", base, ("neg", size)))
-    if tree[0] == "rel" and tree[1] == ("=",) and tree[3][0] == "pm":
-        return items_of(tree[3])
-    if tree[0] in ("list", "set"):
-        items: list[Tree] = []
-        for item in tree[1:]:
-            inner = items_of(item)
-            items.extend(inner[1:] if inner[0] == "list" and inner is not item else (item,))
-        return (tree[0], *items)
-    if tree[0] == "union" and tree[1][0] == tree[2][0] == "set":
-        return ("set", *tree[1][1:], *tree[2][1:])
-    return tree
-
-
-def has_matrix(tree: Tree) -> bool:
-    """A matrix, or sums and products of matrices."""
-    return tree[0] == "matrix" or (tree[0] in ("add", "mul", "neg") and any(map(has_matrix, tree[1:])))
-
-
-def multiplied(tree: Tree) -> Tree:
-    """Sums, products and multiples of matrices carried out cell by cell."""
-    if tree[0] == "neg":
-        return _scaled(("num", Fraction(-1), None), multiplied(tree[1]))
-    if tree[0] not in ("add", "mul"):
-        return tree
-    result = multiplied(tree[1])
-    for part in map(multiplied, tree[2:]):
-        combined = _summed(result, part) if tree[0] == "add" else _times(result, part)
-        if combined is None:
-            return tree
-        result = combined
-    return result
-
-
-def _scaled(factor: Tree, tree: Tree) -> Tree:
-    if tree[0] != "matrix":
-        return ("mul", factor, tree)
-    return ("matrix", *(tuple(("mul", factor, cell) for cell in row) for row in tree[1:]))
-
-
-def _summed(left: Tree, right: Tree) -> Tree | None:
-    if left[0] != "matrix" or right[0] != "matrix" or len(left) != len(right) or len(left[1]) != len(right[1]):
-        return None
-    rows = zip(left[1:], right[1:], strict=True)
-    return ("matrix", *(tuple(("add", a, b) for a, b in zip(one, other, strict=True)) for one, other in rows))
-
-
-def _times(left: Tree, right: Tree) -> Tree | None:
-    if left[0] != "matrix" or right[0] != "matrix":
-        return _scaled(left, right) if right[0] == "matrix" else _scaled(right, left)
-    if len(left[1]) != len(right) - 1:
-        return None
-    columns = list(zip(*right[1:], strict=True))
-    return ("matrix", *(tuple(_dot(row, column) for column in columns) for row in left[1:]))
-
-
-def _dot(row: Sequence[Tree], column: Sequence[Tree]) -> Tree:
-    return ("add", *(("mul", a, b) for a, b in zip(row, column, strict=True)))
-
-
-def member_set(tree: Tree) -> Tree:
-    """`x in {1, 2}` as the set itself; memberships of intervals stay for the regions."""
-    return tree[2] if tree[0] == "in" and tree[2][0] == "set" else tree
-
-
-def swap_sides(tree: Tree) -> Tree:
-    """`5 = x` as `x = 5`; `x ~ 5` stays an assignment."""
-    if tree[0] == "rel" and tree[1] == ("=",) and is_name(tree[3]) and not is_name(tree[2]):
-        return ("rel", ("=",), tree[3], tree[2])
-    return tree
-
-
-def distinct(items: Sequence[Tree]) -> list[Tree]:
-    """Items without repeats, of equal value or of the same form."""
-    return list({_key(item): item for item in items}.values())
-
-
-def _key(item: Tree) -> Any:
-    try:
-        value = exact.value(item)
-    except Undefined:
-        value = None
-    return canonical(item) if value is None else value
-
-
-def difference(relation: Tree) -> Tree:
-    """Left side minus right side."""
-    return ("add", relation[2], ("neg", relation[3]))
-
-
-def below_zero(relation: Tree) -> tuple[Tree | None, bool]:
-    """`a < b` as (a - b, strict); `a > b` as (b - a, strict)."""
-    op = relation[1][0]
-    if op in ("<", "<="):
-        return difference(relation), op == "<"
-    if op in (">", ">="):
-        return ("add", relation[3], ("neg", relation[2])), op == ">"
-    return None, False
-
-
-def is_collection(tree: Tree) -> bool:
-    """Whether the tree is no single value."""
-    return tree[0] in ("list", "set", "tuple", "pair", "matrix", "ratio", "rel", "in", "union", "inter", "minus", "number_set")
-
-
-def strip_unit(tree: Tree) -> tuple[Tree, str]:
-    """The value and the words of its unit (a sign in front may stand outside)."""
-    if tree[0] == "unit":
-        return tree[1], tree[2]
-    if tree[0] == "neg" and tree[1][0] == "unit":
-        return ("neg", tree[1][1]), tree[1][2]
-    if tree[0] == "add" and tree[-1][0] == "unit":
-        return (*tree[:-1], tree[-1][1]), tree[-1][2]
-    return tree, ""
-
-
-def words(tree: Tree) -> str | None:
-    """Normalised words of a text node or of a lone symbol."""
-    if tree[0] in ("text", "sym", "const"):
-        return " ".join(str(tree[1]).lower().split()).strip(" .,!()")
-    return None
 
 
 class ExactScalars:
@@ -421,8 +315,8 @@ class ExactScalars:
             return "exact" if left == right else None
         if left is None or right is None:
             raise NeedsWorker
-        written = Number(right, decimals=literal_decimals(answer_number))
-        return same_number(Number(left), written, options)
+        written = Number(Fraction(right), decimals=literal_decimals(answer_number))
+        return same_number(Number(Fraction(left)), written, options)
 
     def order(self, tree: Tree) -> Any:
         found = infinite(tree)
@@ -434,12 +328,3 @@ class ExactScalars:
 
     def proportional(self, left: Tree, right: Tree, positive: bool) -> bool:
         raise NeedsWorker
-
-
-def infinite(tree: Tree) -> float | None:
-    """Plus or minus infinity."""
-    if tree == ("const", "oo"):
-        return float("inf")
-    if tree == ("neg", ("const", "oo")):
-        return float("-inf")
-    return None

@@ -1,7 +1,7 @@
 """Exact values of trees: Fractions where arithmetic is rational, within bounds that keep it cheap.
 
-`value` gives a Fraction, or None where the tree is not rational by these rules (then the worker decides), or raises:
-`Undefined` (0/0), `TooComplex` (a tower of exponents, a factorial or a sum beyond the guard).
+`value` gives a Fraction, or None where the tree is not rational by these rules (then the worker decides), or
+raises: `Undefined` (0/0), `TooComplex` (a tower of exponents, a factorial or a sum beyond the guard).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 
-from verifiers.math.parser import Tree
+from verifiers.math.nodes import Tree
 from verifiers.math.syntax import TooComplex
 
 MAX_BITS = 200_000

@@ -16,8 +16,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-THINK_OPEN = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|<\|begin_of_thought\|>", re.IGNORECASE)
-THINK_CLOSE = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|<\|end_of_thought\|>", re.IGNORECASE)
+THINK_OPEN = re.compile(
+    r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|<\|begin_of_thought\|>", re.IGNORECASE
+)
+THINK_CLOSE = re.compile(
+    r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|<\|end_of_thought\|>", re.IGNORECASE
+)
 # What follows one of these is another turn, not this answer.
 TURN_END = re.compile(r"<\|(?:im_end|im_start|eot_id|end_of_text|endoftext|end|user)\|>|</s>|<end_of_turn>")
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)\b\s*")
@@ -26,10 +30,14 @@ HASHES = re.compile(r"####[ \t]*([^\n]+)")
 A_LINE = re.compile(r"^[ \t]*A:[ \t]*([^\n]+)$", re.MULTILINE)
 FINAL = re.compile(r"final\s+answer(?:\s+is)?(?:\*\*)?\s*(?::|\bis\b)?\s*(?:\*\*)?\s*", re.IGNORECASE)
 FINAL_IS = re.compile(r"final\s+answer\s+is\s*:?\s*", re.IGNORECASE)
-ANSWER = re.compile(r"\banswer(?:\*\*)?\s*(?::|=|\bis\b|\bwould be\b|\bshould be\b|\btherefore\b|(?=\$|\\\())\s*(?:\*\*)?:?\s*", re.IGNORECASE)
+ANSWER = re.compile(
+    r"\banswer(?:\*\*)?\s*(?::|=|\bis\b|\bwould be\b|\bshould be\b|\btherefore\b|(?=\$|\\\())\s*(?:\*\*)?:?\s*",
+    re.IGNORECASE,
+)
 # Between two boxes of one list: blanks, punctuation, "and"/"or", math delimiters, "name =".
 CONNECTOR = re.compile(
-    r"(?:\s|[,;.$&]|\\[()\[\],;:!\\ ]|\\q?quad|\\(?:text|mathrm|textrm|mbox)\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}|\band\b|\bor\b"
+    r"(?:\s|[,;.$&]|\\[()\[\],;:!\\ ]|\\q?quad|\band\b|\bor\b"
+    r"|\\(?:text|mathrm|textrm|mbox)\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}"
     r"|[A-Za-z](?:_\{?\w+\}?)?(?:\(\w\))?\s*=)*"
 )
 FORMULA = re.compile(
@@ -43,7 +51,9 @@ WRAPPED = re.compile(r"\\(?:text|mbox|textrm|textbf|mathrm)\s*\{[^{}]*\}")
 # Two words in a row, a calculator note, "label: 5": not a bare expression.
 NOT_BARE = re.compile(r"[A-Za-z]{3,}[^\S\n]+[A-Za-z]{2,}|<<|:\s+\d")
 SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z\[(]|\s*$)|\n")
-NAMED_CHOICE = re.compile(r"\b(?:answer|option|choice)(?:\s+is)?\s*:?\s*\**\(?([A-J])\)?(?![A-Za-z'])", re.IGNORECASE)
+NAMED_CHOICE = re.compile(
+    r"\b(?:answer|option|choice)(?:\s+is)?\s*:?\s*\**\(?([A-J])\)?(?![A-Za-z'])", re.IGNORECASE
+)
 LETTER_IN_BRACKETS = re.compile(r"(?<![A-Za-z])\(?([A-J])\)")
 MAX_WHOLE = 400
 
@@ -74,10 +84,10 @@ def answer_region(text: str) -> tuple[int, int] | None:
         start = match.end()
     if THINK_OPEN.search(text, start):
         return None
-    if turn := TURN_END.search(text, start):
-        # A template may open with such a token; only one with text before it ends the answer.
-        if text[start : turn.start()].strip():
-            end = turn.start()
+    turn = TURN_END.search(text, start)
+    # A template may open with such a token; only one with text before it ends the answer.
+    if turn and text[start : turn.start()].strip():
+        end = turn.start()
     return start, end
 
 
@@ -98,7 +108,9 @@ def extract_choice(text: str) -> Extraction | None:
     if region is None:
         return None
     for pattern in (NAMED_CHOICE, LETTER_IN_BRACKETS):
-        found = [Extraction(match.group(1), match.span(1), "choice") for match in pattern.finditer(text, *region)]
+        found = [
+            Extraction(match.group(1), match.span(1), "choice") for match in pattern.finditer(text, *region)
+        ]
         if found:
             return _agree(found)
     return None
@@ -140,8 +152,13 @@ def _answer_tag(text: str) -> Extraction | None:
     for start, end in spans:
         body = text[start:end]
         inner = _boxed(body)[0] if "\\boxed" in body else None
-        found.append(Extraction(inner.value, (inner.span[0] + start, inner.span[1] + start), "answer_tag", inner.rivals)
-                     if inner else Extraction(body.strip(), (start, end), "answer_tag"))
+        found.append(
+            Extraction(
+                inner.value, (inner.span[0] + start, inner.span[1] + start), "answer_tag", inner.rivals
+            )
+            if inner
+            else Extraction(body.strip(), (start, end), "answer_tag")
+        )
     return _agree(found)
 
 
@@ -156,7 +173,9 @@ def _agree(found: list[Extraction]) -> Extraction | None:
 
 
 def _text_key(value: str) -> str:
-    return re.sub(r"\s+|\\[,;:! ]|\$|\.$", "", value.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac"))
+    return re.sub(
+        r"\s+|\\[,;:! ]|\$|\.$", "", value.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    )
 
 
 def matching_brace(text: str, start: int) -> int:
@@ -279,7 +298,9 @@ def _inside(match: re.Match[str]) -> str:
 def _with_suffix(text: str, start: int, end: int, value: str, rule: str, formula: bool = True) -> Extraction:
     """A percent sign or word right after the formula or number belongs to the answer."""
     if suffix := AFTER_NUMBER.match(text, end):
-        return Extraction(value if value.endswith("%") else value + "\\%", (start, suffix.end()), rule, (), formula)
+        return Extraction(
+            value if value.endswith("%") else value + "\\%", (start, suffix.end()), rule, (), formula
+        )
     return Extraction(value, (start, end), rule, (), formula)
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from verifiers.math import exact
 from verifiers.math.library import expression_of
+from verifiers.math.nodes import Tree, right_side
 from verifiers.math.numeric import Unsupported
-from verifiers.math.parser import Tree, right_side
 from verifiers.math.trees import UNEVALUATED, children, symbols, walk
 
 
 def is_literal(tree: Tree) -> bool:
-    """A number with nothing left to evaluate: an integer, a decimal, a fraction in integers, a mixed number, a percentage."""
+    """A number with nothing left to evaluate: integer, decimal, fraction of integers, mixed number, percentage."""
     tree = right_side(tree)
     while tree[0] in ("neg", "percent", "unit", "degree"):
         tree = tree[1]
@@ -36,14 +36,29 @@ def _positive(part: Tree) -> bool:
 def is_simplified(tree: Tree) -> bool:
     """No operation left undone: fractions reduced, roots without square factors, no sums of like terms."""
     tree = right_side(tree)
-    if tree[0] in ("list", "tuple", "set", "pair", "matrix", "unit", "percent", "degree", "rel", "in", "union", "ratio"):
+    if tree[0] in (
+        "list",
+        "tuple",
+        "set",
+        "pair",
+        "matrix",
+        "unit",
+        "percent",
+        "degree",
+        "rel",
+        "in",
+        "union",
+        "ratio",
+    ):
         return all(is_simplified(part) for part in children(tree))
     return all(_node_simplified(node) for node in walk(tree)) and _terms_differ(tree)
 
 
 def _node_simplified(node: Tree) -> bool:
     kind = node[0]
-    if kind in UNEVALUATED or (kind == "fn" and node[1] in ("factorial", "binom", "max", "min", "gcd", "lcm", "floor", "ceil")):
+    if kind in UNEVALUATED or (
+        kind == "fn" and node[1] in ("factorial", "binom", "max", "min", "gcd", "lcm", "floor", "ceil")
+    ):
         return bool(symbols(node)) and kind not in UNEVALUATED
     if kind == "div":
         return _fraction_reduced(node)
@@ -91,7 +106,9 @@ def _root_reduced(node: Tree) -> bool:
     if degree is None or degree.denominator != 1 or inner.denominator != 1 or exact.value(node) is not None:
         return False
     size, power = abs(int(inner)), int(degree)
-    return all(size % base**power for base in range(2, min(1_000, math.isqrt(size) + 2)) if base**power <= size)
+    return all(
+        size % base**power for base in range(2, min(1_000, math.isqrt(size) + 2)) if base**power <= size
+    )
 
 
 def _terms_differ(tree: Tree) -> bool:
@@ -114,7 +131,9 @@ def _without_coefficient(term: Tree) -> Tree:
     if term[0] == "div" and exact.value(term[2]) is not None:
         return _without_coefficient(term[1])
     if term[0] == "mul":
-        rest = sorted((part for factor in term[1:] for part in _factors(factor) if exact.value(part) is None), key=repr)
+        rest = sorted(
+            (part for factor in term[1:] for part in _factors(factor) if exact.value(part) is None), key=repr
+        )
         return rest[0] if len(rest) == 1 else ("mul", *rest)
     return ("num", Fraction(1), None) if exact.value(term) is not None else term
 
@@ -137,7 +156,8 @@ def is_factored(tree: Tree) -> bool:
         expression = to_sympy(base)
         if not expression.is_polynomial():
             return False
-        content, factors = sympy.factor_list(expression)
+        found: Any = sympy.factor_list(expression)
+        content, factors = found
         if len(factors) != 1 or factors[0][1] != 1 or abs(content) != 1:
             return False
     return True

@@ -1,6 +1,7 @@
-"""LaTeX beyond our grammar (derivatives, indefinite integrals, determinants), read by latex2sympy2-extended in a worker.
+"""LaTeX beyond our grammar (derivatives, determinants ...), read by latex2sympy2-extended in a worker.
 
-The library refuses what it cannot read to the end; what it reads becomes a `library` node: its text and its free symbols.
+The library refuses what it cannot read to the end; what it reads becomes a `library` node: its text and its
+free symbols.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from verifiers.math.parser import Tree
+from verifiers.math.nodes import Tree
 from verifiers.math.syntax import Unparsable, clean
 
 COMMANDS = ("\\int", "\\iint", "\\frac{d}", "\\frac{\\partial", "\\lim", "\\sum", "\\prod", "\\det")
@@ -35,7 +36,9 @@ def expression_of(text: str) -> Any:
     try:
         found = latex2sympy(clean(text))
     except Exception as error:
-        raise Unparsable(f"latex2sympy: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+        raise Unparsable(
+            f"latex2sympy: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from None
     if not isinstance(found, sympy.Expr):
         raise Unparsable("latex2sympy: not an expression")
     # Symbols without assumptions are the same symbols as ours.

@@ -1,4 +1,4 @@
-"""Numbers as people write them, read exactly: integers, decimals, fractions, mixed numbers, percent, currency, units.
+"""Numbers as people write them, read exactly: integers, decimals, fractions, mixed numbers, percent, currency.
 
 No floats and no SymPy: a value is a `Fraction`. What is not wholly a number gives None, never a part of it.
 """
@@ -25,10 +25,10 @@ _FRAC = re.compile(
     r"(?P<sign>[-+]?)(?P<whole>\d*)\\frac(?:\{(?P<n>[-+]?\d+)\}|(?P<n1>\d))(?:\{(?P<d>[-+]?\d+)\}|(?P<d1>\d))"
 )
 _MIXED = re.compile(r"(?P<sign>[-+]?)(?P<whole>\d+) (?P<n>\d+)/(?P<d>\d+)")
-_SCIENTIFIC = re.compile(r"(?P<m>.+?)(?:\\times|\\cdot|\*|x)10\^(?:\{(?P<e>[-+]?\d{1,6})\}|\(?(?P<e1>[-+]?\d{1,6})\)?)")
-_TEXT = re.compile(r"\\(?:text|mbox|textnormal|textrm|mathrm|operatorname|rm|textbf|mathbf)\s*\{([^{}]*)\}")
+_SCIENTIFIC = re.compile(
+    r"(?P<m>.+?)(?:\\times|\\cdot|\*|x)10\^(?:\{(?P<e>[-+]?\d{1,6})\}|\(?(?P<e1>[-+]?\d{1,6})\)?)"
+)
 _PERCENT = re.compile(r"(?:\\?%|\bpercent\b|\bpct\b|\bper cent\b)\.?$", re.IGNORECASE)
-_DEGREE = re.compile(r"\^\{?\\circ\}?$|\\degree$|°$|\bdegrees?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ class Number:
     value: Fraction
     percent: bool = False
     decimals: int | None = None
-    unit: str = ""
     currency: bool = False
 
 
@@ -92,15 +91,16 @@ def _join_superscripts(text: str) -> str:
 
 
 def read_number(text: str) -> Number | None:
-    """The number that `text` wholly is, or None. Raises OverflowError when it has more digits than the guard allows."""
+    """The number that `text` wholly is, or None. Raises OverflowError when it has more digits than the guard
+    allows."""
     if text.isdigit() and text.isascii():
         _check_digits(text)
         return Number(Fraction(int(text)))
-    body, unit, percent, currency = _affixes(text)
+    body, percent, currency = _affixes(text)
     if not body:
         return None
     value, decimals = _value(body)
-    return None if value is None else Number(value, percent, decimals, unit, currency)
+    return None if value is None else Number(value, percent, decimals, currency)
 
 
 def _check_digits(text: str) -> None:
@@ -108,33 +108,33 @@ def _check_digits(text: str) -> None:
         raise OverflowError(f"more than {MAX_DIGITS} digits")
 
 
-def _affixes(text: str) -> tuple[str, str, bool, bool]:
-    """Body without currency, percent sign and unit; the unit; whether percent; whether currency."""
+def _affixes(text: str) -> tuple[str, bool, bool]:
+    """Body without currency and percent sign; whether percent; whether currency."""
     body = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\cfrac", "\\frac")
-    body = _SPACES.sub(" ", _THIN_COMMA.sub(",", body)).replace("\\left", "").replace("\\right", "").strip().rstrip(".").strip()
+    body = (
+        _SPACES.sub(" ", _THIN_COMMA.sub(",", body))
+        .replace("\\left", "")
+        .replace("\\right", "")
+        .strip()
+        .rstrip(".")
+        .strip()
+    )
     currency = False
     stripped = body.replace("\\$", "$")
-    if stripped[:1] in CURRENCY or (stripped[1:2] in CURRENCY and stripped[0] in "-+"):
+    if len(stripped) < 2:
+        return body.strip(), False, False
+    if stripped[0] in CURRENCY or (stripped[1] in CURRENCY and stripped[0] in "-+"):
         sign = stripped[0] if stripped[0] in "-+" else ""
         body, currency = sign + stripped.lstrip("-+" + CURRENCY + " "), True
-    elif stripped[-1:] in CURRENCY:
+    elif stripped[-1] in CURRENCY:
         body, currency = stripped.rstrip(CURRENCY + " "), True
-    unit = ""
-    if match := re.search(_TEXT.pattern + r"(?P<power>\^\{?\d\}?)?\.?$", body):
-        unit, body = match.group(1).strip() + (match.group("power") or ""), body[: match.start()].rstrip()
-    elif match := re.search(r"(?<=[\d}])\s*([A-Za-z][A-Za-z. ]*(?:/[A-Za-z]+)?(?:\^\{?\d\}?)?)$", body):
-        if match.group(1) != "e" and len(match.group(1)) > 1:
-            unit, body = match.group(1).strip(), body[: match.start()].rstrip()
-    percent = False
-    if re.fullmatch(r"percent|pct|per cent|\\?%", unit, re.IGNORECASE):
-        unit, percent = "", True
-    if match := _PERCENT.search(body):
-        percent, body = True, body[: match.start()].rstrip()
-    if match := _DEGREE.search(body):
-        unit, body = unit or "degrees", body[: match.start()].rstrip()
+    match = _PERCENT.search(body)
+    percent = match is not None
+    if match is not None:
+        body = body[: match.start()].rstrip()
     if body.startswith("{") and body.endswith("}") and body.count("{") == 1:
         body = body[1:-1]
-    return body.strip(), unit, percent, currency
+    return body.strip(), percent, currency
 
 
 def _value(body: str) -> tuple[Fraction | None, int | None]:

@@ -1,9 +1,9 @@
 """Values of trees in floating point of any precision, each with a bound on its rounding error.
 
-Every operation returns (value, error): the error, in units of the working epsilon, is propagated to first order. So a
-difference is called zero only if it is below what rounding can explain, at two precisions, and never because it is small.
-Symbols get fixed random values; functions without a definition get values that depend on name and arguments alone.
-Runs in worker processes: mpmath is imported here.
+Every operation returns (value, error): the error, in units of the working epsilon, is propagated to first
+order. So a difference is called zero only if it is below what rounding can explain, at two precisions, and
+never because it is small. Symbols get fixed random values; functions without a definition get values that
+depend on name and arguments alone. Runs in worker processes: mpmath is imported here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mpmath import mp, mpf
 
 from verifiers.math import exact
 from verifiers.math.exact import Undefined
-from verifiers.math.parser import Tree
+from verifiers.math.nodes import Tree
 from verifiers.math.syntax import TooComplex
 
 DIGITS = 50
@@ -77,7 +77,7 @@ class Evaluator:
         return _hashed("text", tree[1].lower())
 
     def _apply(self, tree: Tree) -> Value:
-        keys = [mpmath.nstr(self.of(part)[0], 30) for part in tree[2:]]
+        keys = [str(mpmath.nstr(self.of(part)[0], 30)) for part in tree[2:]]
         return _hashed(tree[1], *keys)
 
     def _unit(self, tree: Tree) -> Value:
@@ -196,7 +196,9 @@ def _bound(evaluator: Evaluator, tree: Tree) -> Any:
 
 def _fraction(value: Fraction) -> Value:
     result = mpf(value.numerator) / value.denominator
-    return result, mpf(0) if value.denominator == 1 and value.numerator.bit_length() < mp.prec else abs(result)
+    return result, mpf(0) if value.denominator == 1 and value.numerator.bit_length() < mp.prec else abs(
+        result
+    )
 
 
 def _hashed(*parts: str) -> Value:
@@ -339,7 +341,8 @@ _FUNCTIONS: dict[str, Callable[..., Value]] = {
     "arctan": _smooth(mpmath.atan, lambda x, y: mpf(1)), "arccot": _smooth(mpmath.acot, lambda x, y: mpf(1)),
     "arcsec": _smooth(mpmath.asec, lambda x, y: 1 / mpmath.sqrt(abs(1 - x * x) + mp.eps)),
     "arccsc": _smooth(mpmath.acsc, lambda x, y: 1 / mpmath.sqrt(abs(1 - x * x) + mp.eps)),
-    "sinh": _smooth(mpmath.sinh, lambda x, y: mpmath.cosh(x)), "cosh": _smooth(mpmath.cosh, lambda x, y: mpmath.sinh(x)),
+    "sinh": _smooth(mpmath.sinh, lambda x, y: mpmath.cosh(x)),
+    "cosh": _smooth(mpmath.cosh, lambda x, y: mpmath.sinh(x)),
     "tanh": _smooth(mpmath.tanh, lambda x, y: mpf(1)), "abs": _smooth(abs, lambda x, y: mpf(1)),
 }  # fmt: skip
 _REAL_FUNCTIONS: dict[str, Callable[..., Value]] = {

@@ -52,7 +52,9 @@ class MathOptions:
             raise ValueError(f"extract: seen {self.extract!r}; give a list out of {', '.join(EXTRACT)}")
         if self.tolerance is not None and not (_is_number(self.tolerance) and 0 <= self.tolerance < 1):
             raise ValueError(f"tolerance: seen {self.tolerance!r}; give a number from 0 to below 1")
-        if self.precision is not None and not (isinstance(self.precision, int) and 0 <= self.precision <= 100):
+        if self.precision is not None and not (
+            isinstance(self.precision, int) and 0 <= self.precision <= 100
+        ):
             raise ValueError(f"precision: seen {self.precision!r}; give decimals from 0 to 100")
         for name in ("strict", "allow_set_relation_comp"):
             if not isinstance(getattr(self, name), bool):

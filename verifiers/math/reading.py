@@ -7,8 +7,9 @@ import re
 
 from verifiers.math import library, units
 from verifiers.math.extract import FORMULA, HASHES, Extraction, boxes, extract
+from verifiers.math.nodes import Tree, number
 from verifiers.math.numbers import fold
-from verifiers.math.parser import Tree, number, parse
+from verifiers.math.parser import parse
 from verifiers.math.syntax import FUNCTIONS, TooComplex, Unparsable, clean
 from verifiers.math.trees import symbols
 
@@ -16,8 +17,8 @@ _TEXT = re.compile(r"\\(?:text|mbox|textnormal|textrm|textbf|textit|mathrm|mathb
 _WORDS = re.compile(r"[A-Za-z][A-Za-z0-9 ,.;:'\"&/()!?-]*")
 _SHORT_WORDS = frozenset(
     (
-        "yes", "no", "odd", "all", "one", "two", "six", "ten", "not", "he", "she", "him", "her", "red", "man", "boy", "won",
-        "mon", "tue", "sun",
+        "yes", "no", "odd", "all", "one", "two", "six", "ten", "not", "he", "she", "him", "her", "red", "man", "boy",
+        "won", "mon", "tue", "sun",
     )
 )  # fmt: skip
 _MATH_WORDS = frozenset((*FUNCTIONS, "pi", "infinity", "inf", "and", "or", "oo", "percent", "degrees"))
@@ -32,7 +33,7 @@ MAX_REFERENCE = 20_000
 
 @functools.lru_cache(maxsize=4_096)
 def reference_value(text: str) -> str:
-    """The part of a reference field that is the answer: a box, what follows ####, else all of it, else its final answer."""
+    """The part of a reference field that is the answer: a box, what follows ####, else all of it."""
     if len(text) > MAX_REFERENCE:
         raise TooComplex(f"a reference longer than {MAX_REFERENCE} characters")
     if "\\boxed" in text or "\\fbox" in text:
@@ -44,7 +45,11 @@ def reference_value(text: str) -> str:
         return HASHES.findall(text)[-1].strip() if HASHES.findall(text) else text
     if len(text) > 200 or "\n" in text.strip():
         found = extract(text)
-        if found is not None and found.rule in ("final_answer", "answer", "answer_tag", "answer_line") and not found.rivals:
+        if (
+            found is not None
+            and found.rule in ("final_answer", "answer", "answer_tag", "answer_line")
+            and not found.rivals
+        ):
             return found.value
     text = text.strip()
     if whole := FORMULA.fullmatch(text):
@@ -100,7 +105,11 @@ def comma_decimal(reference: str, answer: str) -> bool | None:
     """`1,22` beside `1.22`: a decimal comma against a decimal point. None where that is not the case."""
     for one, other in ((reference, answer), (answer, reference)):
         comma, point = fold(one).strip("$ "), fold(other).strip("$ ")
-        if _COMMA_DECIMAL.fullmatch(comma) and _POINT_DECIMAL.fullmatch(point) and not re.search(r",\d{3}$", comma):
+        if (
+            _COMMA_DECIMAL.fullmatch(comma)
+            and _POINT_DECIMAL.fullmatch(point)
+            and not re.search(r",\d{3}$", comma)
+        ):
             return number(comma.lstrip("+-").replace(",", "."))[1] == number(point.lstrip("+-"))[1] and (
                 (comma[0] == "-") == (point[0] == "-")
             )
@@ -117,7 +126,9 @@ def plain(text: str) -> str:
 
 def is_text(value: str) -> bool:
     """Whether an answer is words rather than a formula."""
-    wrapped = bool(re.fullmatch(r"[$\s\\(\[]*\\(?:text|mbox|textrm|textbf|textnormal)\s*\{[^{}]*\}[$\s\\)\].]*", value))
+    wrapped = bool(
+        re.fullmatch(r"[$\s\\(\[]*\\(?:text|mbox|textrm|textbf|textnormal)\s*\{[^{}]*\}[$\s\\)\].]*", value)
+    )
     body = plain(value)
     if not _WORDS.fullmatch(body):
         return False
@@ -131,7 +142,9 @@ def is_text(value: str) -> bool:
 
 def same_text(reference: str, answer: str) -> bool:
     """Words that say the same: case, blanks, wrappers and outer punctuation aside."""
-    left, right = (re.sub(r"[\s'\".,!?()-]+", " ", plain(text).casefold()).strip() for text in (reference, answer))
+    left, right = (
+        re.sub(r"[\s'\".,!?()-]+", " ", plain(text).casefold()).strip() for text in (reference, answer)
+    )
     return bool(left) and left == right
 
 
@@ -142,7 +155,7 @@ def letter(value: str) -> str | None:
 
 
 def kinds_of(found: Extraction) -> set[str]:
-    """What an answer counts as in the words of the option `extract`: latex or expr, and string for words and letters."""
+    """What an answer counts as for the option `extract`: latex or expr, and string for words and letters."""
     kinds = {"latex"} if found.formula or "\\" in found.value else {"expr"}
     return kinds | {"string"} if is_text(found.value) or letter(found.value) else kinds
 
@@ -150,4 +163,3 @@ def kinds_of(found: Extraction) -> set[str]:
 def is_choice(reference: str) -> bool:
     """Whether a reference is nothing but the letter of a choice."""
     return bool(re.fullmatch(r"\(?\s*[A-J]\s*\)?", plain(reference)))
-

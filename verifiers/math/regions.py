@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from verifiers.math.exact import Undefined
-from verifiers.math.parser import Tree
+from verifiers.math.nodes import Tree
 from verifiers.math.trees import canonical, substitute, symbols
 
 INFINITY: Tree = ("const", "oo")
@@ -114,7 +114,8 @@ def _intersection(left: list[Part], right: list[Part], order: Order) -> list[Par
 
 def _chain(tree: Tree, order: Order) -> tuple[str, list[Part]] | None:
     """`a < x <= b`, `x >= 3`, `2x + 1 < 5`, `x != 0` as intervals of the one unknown."""
-    ops, sides = tree[1], tree[2:]
+    ops: tuple[str, ...] = tree[1]
+    sides: list[Tree] = list(tree[2:])
     if not set(ops) <= set(FLIPPED) or len(sides) > 3:
         return None
     if len(sides) == 3:
@@ -123,8 +124,7 @@ def _chain(tree: Tree, order: Order) -> tuple[str, list[Part]] | None:
         if first is None or second is None or first[0] != second[0]:
             return None
         return first[0], _intersection(first[1], second[1], order)
-    left, right = sides
-    op = ops[0]
+    left, right, op = sides[0], sides[1], ops[0]
     if not _unknowns(left):
         left, right, op = right, left, FLIPPED[op]
     if _unknowns(right) and _unknowns(left):
@@ -153,7 +153,11 @@ def _solved(left: Tree, right: Tree, op: str, order: Order) -> tuple[str, list[P
     try:
         slope = ("add", at[1], ("neg", at[0]))
         straight = order(("add", at[2], ("neg", ("mul", ("num", Fraction(2), None), at[1])), at[0])) == 0
-        straight = straight and order(("add", at[3], ("neg", at[0]), ("neg", ("mul", ("num", Fraction(5), None), slope)))) == 0
+        straight = (
+            straight
+            and order(("add", at[3], ("neg", at[0]), ("neg", ("mul", ("num", Fraction(5), None), slope))))
+            == 0
+        )
         rising = order(slope)
     except (Undefined, ValueError):
         return None

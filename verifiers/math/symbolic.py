@@ -1,8 +1,9 @@
 """Equality beyond rational arithmetic, in worker processes: many digits at random points, then SymPy.
 
-Order of evidence for two expressions: the same canonical form; certified inequality at a point; equality at all points, one of
-them with five times the digits; and only for what has no numerical value, SymPy. LaTeX that our grammar does not know
-(derivatives and the like) is read by latex2sympy2-extended, both sides or none.
+Order of evidence for two expressions: the same canonical form; certified inequality at a point; equality at
+all points, one of them with five times the digits; and only for what has no numerical value, SymPy. LaTeX
+that our grammar does not know (derivatives and the like) is read by latex2sympy2-extended, both sides or
+none.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from mpmath import mpf
 
 from verifiers.math import exact, forms, library
 from verifiers.math.compare import MIN_DECIMALS, same_number
-from verifiers.math.equality import Equality, infinite
+from verifiers.math.equality import Equality
 from verifiers.math.exact import Undefined
+from verifiers.math.nodes import Tree
 from verifiers.math.numbers import Number
 from verifiers.math.numeric import (
     DIGITS,
@@ -30,8 +32,8 @@ from verifiers.math.numeric import (
     real_part,
 )
 from verifiers.math.options import MathOptions
-from verifiers.math.parser import Tree
 from verifiers.math.reading import read_answer, read_reference
+from verifiers.math.shapes import infinite
 from verifiers.math.syntax import TooComplex, Unparsable
 from verifiers.math.trees import canonical, has_i, integer_symbols, literal_decimals, substitute, symbols
 from verifiers.math.types import fits, shaped
@@ -47,8 +49,8 @@ class NeedsSympy(Exception):
 def judge(task: dict[str, Any]) -> dict[str, Any]:
     """One comparison: `reference`, `answer`, `options` as text and plain values; the outcome as plain values.
 
-    `outcome` is equal, not_equal, not_simplified, too_complex, unparsable_reference, or needs_sympy (unless the task says
-    `sympy`: true); `rule` or `message` says why.
+    `outcome` is equal, not_equal, not_simplified, too_complex, unparsable_reference, or needs_sympy (unless
+    the task says `sympy`: true); `rule` or `message` says why.
     """
     with mpmath.workdps(DIGITS):
         try:
@@ -234,7 +236,8 @@ class _Real:
     """A real number with its error: equal to another when rounding explains the difference."""
 
     def __init__(self, value: Value, found: Fraction | None) -> None:
-        self.real, self.error, self.exact = real_part(value), value[1], found
+        self.real: Any = real_part(value)
+        self.error, self.exact = value[1], found
 
     def _difference(self, other: Any) -> Any:
         if isinstance(other, _Real):

@@ -21,12 +21,16 @@ class TooComplex(ValueError):
 
 
 class Token(NamedTuple):
-    """`kind`: number, repeating, letter, word (a known plain word), command, text, roman, begin, end, dots, or the char."""
+    """`kind`: number, repeating, letter, word (a known one), command, text, roman, begin, end, dots, or the
+    char."""
 
     kind: str
     value: str
     spaced: bool  # blanks stood before it
     offset: int
+
+
+END = Token("end of text", "", False, -1)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,10 @@ _DOUBLED = re.compile(
 _NOISE = _rules(
     (r"\\(?:left|right)(?![A-Za-z])\s*\.?(?=\s*[()\[\]{}|\\/.<>]|\s|$)", ""),
     (r"\\(?:[bB]igg?[lrm]?|middle)(?![A-Za-z])", ""),
-    (r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|mathstrut|bf|it|rm|hfill|noindent|centering)(?![A-Za-z])", " "),
+    (
+        r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|mathstrut|bf|it|rm|hfill|noindent|centering)(?![A-Za-z])",
+        " ",
+    ),
     (r"\\(?:phantom|hspace|vspace|color|label|tag)\*?\{[^{}]*\}", " "),
     (r"\\(?:[dtc]frac)(?![A-Za-z])", r"\\frac"),
     (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
@@ -86,7 +93,8 @@ _TOKEN = re.compile(
 )
 FUNCTIONS = (
     "arcsin", "arccos", "arctan", "arcsec", "arccsc", "arccot", "asin", "acos", "atan", "sinh", "cosh", "tanh", "sqrt",
-    "floor", "ceil", "sin", "cos", "tan", "sec", "csc", "cot", "log", "exp", "abs", "max", "min", "gcd", "lcm", "ln", "lg",
+    "floor", "ceil", "sin", "cos", "tan", "sec", "csc", "cot", "log", "exp", "abs", "max", "min", "gcd", "lcm",
+    "ln", "lg",
 )  # fmt: skip
 _WORDS = re.compile("|".join((*FUNCTIONS, "infinity", "inf", "pi", "and", "or(?=[A-Z]|$)", "oo", "[A-Za-z]")))
 _NOTATION = re.compile(r"[\\$*=~]|\{,")
@@ -95,7 +103,8 @@ _TRAILING = re.compile(r"(?:\s|\\\\|[.;,])+$")
 
 
 def clean(text: str) -> str:
-    """The text without notation that carries no meaning. Raises TooComplex when it is longer than the guard allows."""
+    """The text without notation that carries no meaning. Raises TooComplex when it is longer than the guard
+    allows."""
     if len(text) > MAX_LENGTH:
         raise TooComplex(f"longer than {MAX_LENGTH} characters")
     for rule in _ESCAPES:
@@ -147,10 +156,17 @@ def tokens(text: str) -> list[Token]:
         if kind == "name":
             for part in _WORDS.finditer(value):
                 word = "word" if len(part.group()) > 1 else "letter"
-                if part.group() == "U" and found and found[-1].kind in (")", "]", "\\}") and text[position:].lstrip()[:1] in "([\\":
+                if (
+                    part.group() == "U"
+                    and found
+                    and found[-1].kind in (")", "]", "\\}")
+                    and text[position:].lstrip()[:1] in "([\\"
+                ):
                     found.append(Token("command", "\\cup", True, match.start()))
                     continue
-                found.append(Token(word, part.group(), spaced and part.start() == 0, match.start() + part.start()))
+                found.append(
+                    Token(word, part.group(), spaced and part.start() == 0, match.start() + part.start())
+                )
             continue
         if kind == "char":
             kind = value

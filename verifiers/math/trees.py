@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
-from verifiers.math.parser import Tree
+from verifiers.math.nodes import Tree
 
 UNEVALUATED = ("sum", "prod", "int", "lim")
 
@@ -83,14 +84,18 @@ def _is_tree(part: object) -> bool:
 
 
 def _deep(part: object) -> object:
-    return tuple(canonical(item) for item in part) if isinstance(part, tuple) and part and _is_tree(part[0]) else part
+    return (
+        tuple(canonical(item) for item in part)
+        if isinstance(part, tuple) and part and _is_tree(part[0])
+        else part
+    )
 
 
 _KINDS = frozenset(
     (
-        "num", "sym", "const", "add", "mul", "neg", "div", "pow", "fn", "apply", "percent", "degree", "unit", "based", "pm",
-        "sum", "prod", "int", "lim", "list", "tuple", "pair", "set", "union", "inter", "minus", "number_set", "rel", "in",
-        "ratio", "matrix", "text", "library",
+        "num", "sym", "const", "add", "mul", "neg", "div", "pow", "fn", "apply", "percent", "degree", "unit", "based",
+        "pm", "sum", "prod", "int", "lim", "list", "tuple", "pair", "set", "union", "inter", "minus", "number_set",
+        "rel", "in", "ratio", "matrix", "text", "library",
     )
 )  # fmt: skip
 
@@ -99,12 +104,15 @@ def substitute(tree: Tree, name: str, value: Tree) -> Tree:
     """The tree with a symbol replaced."""
     if tree == ("sym", name):
         return value
-    return tuple(
-        substitute(part, name, value) if _is_tree(part)
-        else tuple(substitute(item, name, value) for item in part) if isinstance(part, tuple) and part and _is_tree(part[0])
-        else part
-        for part in tree
-    )  # fmt: skip
+    return tuple(_substituted(part, name, value) for part in tree)
+
+
+def _substituted(part: Any, name: str, value: Tree) -> Any:
+    if _is_tree(part):
+        return substitute(part, name, value)
+    if isinstance(part, tuple) and part and _is_tree(part[0]):
+        return tuple(substitute(item, name, value) for item in part)
+    return part
 
 
 def literal_decimals(tree: Tree) -> int | None:

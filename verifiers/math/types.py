@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 
 from verifiers.math import exact, reading
-from verifiers.math.equality import REGIONS, items_of
+from verifiers.math.equality import REGIONS
 from verifiers.math.exact import Undefined
+from verifiers.math.nodes import Tree, right_side
 from verifiers.math.options import MathOptions
-from verifiers.math.parser import Tree, right_side
+from verifiers.math.shapes import items_of
 from verifiers.math.syntax import TooComplex, Unparsable
 
 _SHAPES = {
@@ -22,7 +23,8 @@ _SHAPES = {
 
 
 def shaped(tree: Tree, options: MathOptions) -> Tree:
-    """The tree as the declared type reads it: a round pair as a tuple, a bare list as a set, a number as percent."""
+    """The tree as the declared type reads it: a round pair as a tuple, a bare list as a set, a number as
+    percent."""
     kind = options.answer_type
     if kind == "tuple":
         inner = right_side(tree)
@@ -40,7 +42,19 @@ def shaped(tree: Tree, options: MathOptions) -> Tree:
 
 def exact_scalar(tree: Tree) -> bool:
     """Whether a tree is a single value rather than a structure."""
-    return tree[0] not in ("tuple", "pair", "matrix", "ratio", "union", "inter", "minus", "number_set", "rel", "in", "text")
+    return tree[0] not in (
+        "tuple",
+        "pair",
+        "matrix",
+        "ratio",
+        "union",
+        "inter",
+        "minus",
+        "number_set",
+        "rel",
+        "in",
+        "text",
+    )
 
 
 def fits(answer: Tree, options: MathOptions) -> bool:
@@ -57,7 +71,13 @@ def fits(answer: Tree, options: MathOptions) -> bool:
             return False
         return value is None or kind == "rational" or value.denominator == 1
     if kind == "quantity":
-        return options.units == "ignore" or right_side(answer)[0] in ("unit", "degree", "percent", "neg", "add")
+        return options.units == "ignore" or right_side(answer)[0] in (
+            "unit",
+            "degree",
+            "percent",
+            "neg",
+            "add",
+        )
     return True
 
 
@@ -72,7 +92,9 @@ def type_problem(reference: str, options: MathOptions) -> str | None:
 
 @functools.lru_cache(maxsize=4_096)
 def _type_problem(reference: str, kind: str) -> str | None:
-    if kind == "text" or (kind in ("auto", "choice") and (reading.is_choice(reference) or reading.is_text(reference))):
+    if kind == "text" or (
+        kind in ("auto", "choice") and (reading.is_choice(reference) or reading.is_text(reference))
+    ):
         return None
     if kind == "choice":
         return None if reading.letter(reference) else "the reference names no choice"

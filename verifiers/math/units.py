@@ -36,7 +36,9 @@ _TAIL = re.compile(
     r"(?P<body>.*[\d})\]!])(?P<space>\s*)(?P<words>[A-Za-z][A-Za-z]*\.?(?:(?:\s+|/|\s*per\s+)[A-Za-z]+\.?)*(?:\s*\^\s*\{?[23]\}?|²|³)?)$",
     re.DOTALL,
 )
-_NOT_UNITS = re.compile(r"\b(?:and|or|if|for|when|where|is|pi|sqrt|mod|sin|cos|tan|ln|log|oo|inf|infinity)\b", re.IGNORECASE)
+_NOT_UNITS = re.compile(
+    r"\b(?:and|or|if|for|when|where|is|pi|sqrt|mod|sin|cos|tan|ln|log|oo|inf|infinity)\b", re.IGNORECASE
+)
 
 
 def split(text: str) -> tuple[str, str]:
@@ -52,7 +54,11 @@ def split(text: str) -> tuple[str, str]:
         return text, ""
     known = _singular(first) in _KNOWN or first.lower() in ("percent", "pct", "sq", "square", "cubic")
     # A word that is no known unit counts as one behind a plain number only: "3 apples", not "\\frac{x}{2} abc".
-    named = bool(match["space"]) and len(first) >= 3 and not re.search(r"(?<!\\)(?<![A-Za-z\\])[A-Za-z]", match["body"])
+    named = (
+        bool(match["space"])
+        and len(first) >= 3
+        and not re.search(r"(?<!\\)(?<![A-Za-z\\])[A-Za-z]", match["body"])
+    )
     if (known and len(first) >= 2) or named:
         return match["body"], words
     return text, ""

@@ -1,8 +1,10 @@
 """The math verifier: where the final answer stands (`extract`), then whether it equals the reference.
 
-1. Words and choice letters are compared as such. 2. Numbers are compared exactly, without SymPy. 3. What the grammar reads is
-compared by structure with rational arithmetic. 4. Only what that cannot decide goes to a killable worker process, which evaluates
-to many digits at random points and asks SymPy last.
+1. Words and choice letters are compared as such.
+2. Numbers are compared exactly, without SymPy.
+3. What the grammar reads is compared by structure with rational arithmetic.
+4. Only what that cannot decide goes to a killable worker process, which evaluates to many digits at random
+   points and asks SymPy last.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class MathVerifier(Verifier):
         decided = self._decide(row, options)
         return decided if isinstance(decided, Verdict) else decided.verdict()
 
-    def verify_batch(self, rows: Iterable[Mapping[str, Any]], workers: int | None = None) -> Iterator[Verdict]:
+    def verify_batch(
+        self, rows: Iterable[Mapping[str, Any]], workers: int | None = None
+    ) -> Iterator[Verdict]:
         """Verdicts in input order: this process decides what is cheap, `workers` processes the rest."""
         count = workers or os.cpu_count() or 1
         self._pool.grow(count)
@@ -124,7 +128,9 @@ class MathVerifier(Verifier):
                 return failed("not_equal", message=f"the answer cannot be read: {error}")
         return self._ask(reference, value, options)
 
-    def _form(self, reference: str, value: str, answer: Any, rule: str, options: MathOptions) -> Verdict | _Pending:
+    def _form(
+        self, reference: str, value: str, answer: Any, rule: str, options: MathOptions
+    ) -> Verdict | _Pending:
         """An equal answer must still have the form that `must_be` asks for."""
         if options.must_be is None:
             return passed("equal", compared=rule)
@@ -162,7 +168,9 @@ class _Rivals(_Pending):
             if verdict.status == "error":
                 return verdict
         if all(verdict.status == "pass" for verdict in verdicts):
-            return Verdict("pass", 1.0, "equal", {**verdicts[0].details, **_about(self.found), "ambiguous": False})
+            return Verdict(
+                "pass", 1.0, "equal", {**verdicts[0].details, **_about(self.found), "ambiguous": False}
+            )
         return failed("ambiguous", **_about(self.found), rivals=list(self.found.rivals)[:5])
 
 
@@ -204,14 +212,18 @@ def _quick(reference: str, value: str, options: MathOptions) -> Verdict | None:
             gold, answer = read_number(fold(reference)), read_number(fold(value))
         except OverflowError as error:
             return failed("too_complex", guard=str(error))
-        if gold is not None and answer is not None and not gold.unit and not answer.unit:
+        if gold is not None and answer is not None:
             return _numbers(gold, answer, options)
     if kind == "choice" or (kind == "auto" and reading.is_choice(reference)):
         wanted = reading.letter(reference)
         if wanted is not None and (kind == "choice" or reading.letter(value) is not None):
-            return passed("equal", compared="choice") if reading.letter(value) == wanted else failed("not_equal")
+            return (
+                passed("equal", compared="choice") if reading.letter(value) == wanted else failed("not_equal")
+            )
     if kind == "text" or (kind in ("auto", "choice") and reading.is_text(reference)):
-        return passed("equal", compared="text") if reading.same_text(reference, value) else failed("not_equal")
+        return (
+            passed("equal", compared="text") if reading.same_text(reference, value) else failed("not_equal")
+        )
     decimal = reading.comma_decimal(reference, value) if kind in ("auto", "real", "rational") else None
     if decimal is not None:
         return passed("equal", compared="decimal_comma") if decimal else failed("not_equal")
@@ -237,9 +249,11 @@ def reference_problem(reference: str, options: MathOptions) -> str | None:
 def answer_in(completion: str, reference: str, options: MathOptions) -> Extraction | None:
     """The final answer among the kinds that `extract` allows."""
     found = extract(completion)
-    if options.answer_type == "choice" or (options.answer_type == "auto" and reading.is_choice(reference)):
-        if found is None or reading.letter(found.value) is None:
-            found = extract_choice(completion) or found
+    lettered = options.answer_type == "choice" or (
+        options.answer_type == "auto" and reading.is_choice(reference)
+    )
+    if lettered and (found is None or reading.letter(found.value) is None):
+        found = extract_choice(completion) or found
     if found is None or set(options.extract) == {"latex", "expr", "string"}:
         return found
     if reading.kinds_of(found) & set(options.extract):
@@ -248,7 +262,12 @@ def answer_in(completion: str, reference: str, options: MathOptions) -> Extracti
 
 
 def _about(found: Extraction) -> dict[str, Any]:
-    return {"rule": found.rule, "span": list(found.span), "ambiguous": found.ambiguous, "answer": found.value[:200]}
+    return {
+        "rule": found.rule,
+        "span": list(found.span),
+        "ambiguous": found.ambiguous,
+        "answer": found.value[:200],
+    }
 
 
 def _with_details(decided: Verdict | _Pending, found: Extraction) -> Verdict | _Pending:

@@ -1,0 +1,87 @@
+"""The nodes of trees: number literals with their exact values, and what may stand left of an assignment.
+
+A tree is a tuple whose first element names the node:
+
+    num value decimals | sym name | const pi/e/i/oo | add a b.. | mul a b.. | neg a | div a b | pow a b | fn
+    name args.. apply name args.. | percent a | degree a | unit a words | based digits base value | pm a b (a
+    may be None) sum/prod var low high body | int var low high body | lim var point body | library text
+    symbols.. list items (bare) | tuple items | pair open close a b | set items | union/inter/minus a b |
+    number_set name rel ops sides | in a set | ratio items | matrix rows | text words
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from verifiers.math.syntax import TooComplex, Unparsable
+
+Tree = tuple[Any, ...]
+
+MAX_NUMBER_DIGITS = 1_000
+
+
+def check_digits(text: str) -> None:
+    """Refuse numbers whose digits alone would be work."""
+    if len(text) > MAX_NUMBER_DIGITS:
+        raise TooComplex(f"a number of more than {MAX_NUMBER_DIGITS} digits")
+
+
+def number(text: str) -> Tree:
+    """A literal with its exact value and the decimals it was written with."""
+    check_digits(text)
+    mantissa, _, exponent = text.lower().partition("e")
+    whole, point, tail = mantissa.partition(".")
+    value = Fraction(int((whole or "0") + tail), 10 ** len(tail))
+    if exponent:
+        if abs(int(exponent)) > 4_000:
+            raise TooComplex("a decimal exponent beyond 4000")
+        return ("num", value * Fraction(10) ** int(exponent), None)
+    return ("num", value, len(tail) if point and tail else None)
+
+
+def based(digits: str, base: int) -> Tree:
+    """A number with its base as a subscript."""
+    try:
+        check_digits(digits)
+        return ("based", digits, base, Fraction(int(digits, base)))
+    except ValueError as error:
+        if isinstance(error, TooComplex):
+            raise
+        raise Unparsable(f"{digits} is not a number of base {base}") from None
+
+
+def is_proper_fraction(tree: Tree) -> bool:
+    """A fraction of two integer literals below 1: what makes `2 1/2` a mixed number."""
+    if tree[0] != "div" or tree[1][0] != "num" or tree[2][0] != "num":
+        return False
+    return tree[1][2] is None and tree[2][2] is None and tree[1][1] < tree[2][1]
+
+
+def round_tuple(items: list[Tree]) -> Tree:
+    """Items in round brackets; two of them may also be an open interval."""
+    return ("pair", "(", ")", *items) if len(items) == 2 else ("tuple", *items)
+
+
+def right_side(tree: Tree) -> Tree:
+    """`x = 5` as 5, `x = 2 + 3 = 5` as 5; anything else as it is."""
+    if tree[0] == "rel" and set(tree[1]) <= {"=", "~"} and is_name(tree[2]):
+        # x = 1/3 ~ 0.33: the approximation explains the value, it is not the value.
+        exact = [side for op, side in zip(tree[1], tree[3:], strict=True) if op == "="]
+        return exact[-1] if exact else tree[3]
+    return tree
+
+
+def is_name(tree: Tree) -> bool:
+    """What may stand left of an assignment: a symbol, f(x), words, a tuple or ratio of names."""
+    if tree[0] in ("sym", "text"):
+        return True
+    if tree[0] == "apply":
+        return True
+    if tree[0] == "mul":
+        return all(is_name(part) for part in tree[1:])
+    if tree[0] == "pair":
+        return is_name(tree[3]) and is_name(tree[4])
+    if tree[0] in ("tuple", "ratio"):
+        return all(is_name(part) for part in tree[1:])
+    return False
