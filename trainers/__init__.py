@@ -21,7 +21,9 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'trainers' has no attribute '{name}'")
 
 
-def logprobs(model_path: str, token_ids: Sequence[Sequence[int]], **hub: Any) -> list[list[float]]:
+def logprobs(
+    model_path: str, token_ids: Sequence[Sequence[int]], device: str = "cpu", **hub: Any
+) -> list[list[float]]:
     """log p(t_i | t_<i) for i >= 1 of each sequence, in float32 with the trainer's own forward pass.
 
     The trainer's side of the comparison with an engine: [len(ids) - 1] natural logarithms per sequence.
@@ -33,5 +35,5 @@ def logprobs(model_path: str, token_ids: Sequence[Sequence[int]], **hub: Any) ->
     from trainers.core.session import quiet_bars
 
     with quiet_bars():
-        model = open_model(model_path, TrainOptions(), torch.float32, **hub).eval()
+        model = open_model(model_path, TrainOptions(), torch.float32, **hub).eval().to(device)
     return sequence_logprobs(model, token_ids)

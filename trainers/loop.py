@@ -31,7 +31,7 @@ from trainers.core.evaluate import Stopper, held_out, mean_nll
 from trainers.core.logprobs import inner_model
 from trainers.core.optimizer import adamw, clip, learning_rate
 from trainers.core.seeds import derive, isolated_rng
-from trainers.core.session import quiet_bars, session, threads
+from trainers.core.session import free_memory, quiet_bars, session, threads
 from trainers.data import Examples, Rows, prepare
 from trainers.options import TrainOptions
 
@@ -92,7 +92,9 @@ def train(
     options = options or TrainOptions()
     job = _Job(model, Path(out), options, rng_seed, method, dict(hub or {}), log or (lambda _line: None))
     with threads(options.threads), quiet_bars(), isolated_rng():
-        return job.run(rows, validation, evaluate, on_step, lineage)
+        result = job.run(rows, validation, evaluate, on_step, lineage)
+    free_memory()
+    return result
 
 
 @dataclass

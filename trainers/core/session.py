@@ -25,6 +25,17 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def free_memory() -> None:
+    """Give the accelerator's memory of a finished training back to whoever samples next."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 @contextmanager
 def quiet_bars() -> Iterator[None]:
     """No progress bars of transformers for loading and saving: they would tear the caller's own apart."""
