@@ -68,17 +68,20 @@ class Progress:
     @contextmanager
     def _plain(self, title: str, total: int | None) -> Iterator[Bar]:
         start = last = self.clock()
-        shown = ""
+        shown, since, before = title, start, 0
 
         def show(title: str, done: int, total: int | None) -> None:
-            nonlocal last, shown
+            nonlocal last, shown, since, before
             now = self.clock()
-            if title != shown or now - last >= PLAIN_SECONDS:
-                print(_line(title, done, total, now - start), file=self.err, flush=True)
-                last, shown = now, title
+            if title == shown and now - last < PLAIN_SECONDS:
+                return
+            if title != shown:  # another piece of work: its speed says nothing about the one before
+                shown, since, before = title, now, done
+            speed = (done - before) / (now - since) if now > since else 0.0
+            print(_line(title, done, total, speed), file=self.err, flush=True)
+            last = now
 
-        print(_line(title, 0, total, 0), file=self.err, flush=True)
-        shown = title
+        print(f"{title} ...", file=self.err, flush=True)
         bar = Bar(title, total, show)
         yield bar
         print(f"{bar.title}: done in {_duration(self.clock() - start)}", file=self.err, flush=True)
@@ -111,12 +114,11 @@ class Progress:
                 self._live = None
 
 
-def _line(title: str, done: int, total: int | None, seconds: float) -> str:
-    if not done:
-        return f"{title} ..."
+def _line(title: str, done: int, total: int | None, speed: float) -> str:
+    """`speed` in units a second, 0 where it is not known yet."""
     if not total:
         return f"{title}: {done}"
-    left = f", about {_duration(seconds * (total - done) / done)} left" if done < total else ""
+    left = f", about {_duration((total - done) / speed)} left" if speed and done < total else ""
     return f"{title}: {done}/{total}{left}"
 
 

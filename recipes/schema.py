@@ -280,7 +280,7 @@ EXTEND = frozenset({"rounds", "limits"})
 
 ENGINE_FREE = (
     "gpu_memory_utilization", "kv_cache_gib", "max_num_seqs", "restarts", "startup_timeout_s", "stall_timeout_s",
-    "log_file", "api_key_env",
+    "log_file", "api_key_env", "concurrency", "timeout_s", "connect_timeout_s", "retries", "backoff_s", "backoff_max_s",
 )  # fmt: skip
 """Engine options about memory, patience and logging: what a user changes to get a stopped run going again."""
 

@@ -38,17 +38,19 @@ def test_plain_lines_come_at_most_every_ten_seconds() -> None:
     assert out.getvalue() == "halfway\n"
 
 
-def test_a_new_title_is_shown_at_once_and_the_total_may_come_late() -> None:
+def test_a_new_title_is_shown_at_once_and_has_its_own_speed() -> None:
     err, clock = io.StringIO(), Clock()
     with Progress(io.StringIO(), err, clock).stage("a") as bar:
+        clock.now = 100
         bar.update(3)
         bar.update(1, 7, "b")
         clock.now = 3700
         bar.update(2)
     assert err.getvalue().splitlines() == [
         "a ...",
-        "b: 1/7, about 0 s left",
-        "b: 2/7, about 2 h 34 min left",
+        "a: 3",
+        "b: 1/7",
+        "b: 2/7, about 5 h 00 min left",
         "b: done in 1 h 01 min",
     ]
 

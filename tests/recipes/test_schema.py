@@ -165,6 +165,7 @@ WRONG = [
     ({"problems": {"curriculum": "pass_rate"}}, "problems.curriculum"),
     ({"problems": {"curriculum": "pass_rate", "per_round": 2, "fresh": True}}, "problems.curriculum"),
     ({"sampling": {"n": 2, "block": 4}}, "sampling.block"),
+    ({"domains.math.held_out": None, "train.method": "none"}, "curate.decontaminate"),
     ({"sampling": {"stop_at_cap": True}}, "sampling.stop_at_cap"),
     ({"sampling": {"temperature": 0}}, "sampling.n"),
     ({"sampling": {"top_p": 0}}, "sampling.top_p"),

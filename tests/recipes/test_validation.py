@@ -58,7 +58,7 @@ def test_an_engine_that_cannot_load_weights_cannot_train(
 ) -> None:
     monkeypatch.setenv("SOME_KEY", "x")
     options = {"base_url": "http://127.0.0.1:9/v1", "api_key_env": "SOME_KEY"}
-    changes = {"engine": {"name": "openai"}, "engine.options": options, "train.method": "sft"}
+    changes = {"engine.name": "openai", "engine.options": options, "train.method": "sft"}
     assert findings(tmp_path, **changes)["engine.name"].level == "error"
     monkeypatch.delenv("SOME_KEY")
     assert "export SOME_KEY" in findings(tmp_path, **changes)["engine.options.api_key_env"].fix
