@@ -47,7 +47,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature: seen {self.temperature}; give a number of at least 0 (0 is greedy)")
+            raise ValueError(
+                f"temperature: seen {self.temperature}; give a number of at least 0 (0 is greedy)"
+            )
         if self.top_k < 0:
             raise ValueError(f"top_k: seen {self.top_k}; give 0 (off) or a positive number")
         if not 0 < self.top_p <= 1:

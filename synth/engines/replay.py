@@ -20,7 +20,11 @@ from synth.records.jsonl import read_jsonl
 
 # `token_ids` is about every request: a file may have the column, but nothing makes it.
 CAPABILITIES = Capabilities(
-    loads_weights=False, token_ids=False, prompt_logprobs=False, per_request_seed=True, structured_output=False
+    loads_weights=False,
+    token_ids=False,
+    prompt_logprobs=False,
+    per_request_seed=True,
+    structured_output=False,
 )
 
 
@@ -57,21 +61,29 @@ class ReplayEngine:
     def _add(self, row: dict[str, Any], where: str) -> None:
         completion = row.get(self.options.completion)
         if not isinstance(completion, str):
-            raise InputError(where, f"no text in column '{self.options.completion}'", f"columns: {', '.join(row)}")
+            raise InputError(
+                where, f"no text in column '{self.options.completion}'", f"columns: {', '.join(row)}"
+            )
         reason = row.get("finish_reason")
         if reason is not None and reason not in get_args(FinishReason):
-            raise InputError(where, f"finish_reason is {reason!r}", f"known: {', '.join(get_args(FinishReason))}")
+            raise InputError(
+                where, f"finish_reason is {reason!r}", f"known: {', '.join(get_args(FinishReason))}"
+            )
         prompt = row.get(self.options.prompt)
         problem = row.get("problem_id", row.get("id"))
         if not isinstance(prompt, str) and problem is None:
-            raise InputError(where, f"no text in column '{self.options.prompt}'", f"columns: {', '.join(row)}")
+            raise InputError(
+                where, f"no text in column '{self.options.prompt}'", f"columns: {', '.join(row)}"
+            )
         for table, key in ((self._by_prompt, prompt), (self._by_problem, problem)):
             if isinstance(key, (str, int)):
                 rows = table.setdefault(str(key), {})
                 index = row.get("index")
                 index = len(rows) if index is None else int(index)
                 if index in rows:
-                    raise InputError(where, f"index {index} of this prompt is there already", "number them apart")
+                    raise InputError(
+                        where, f"index {index} of this prompt is there already", "number them apart"
+                    )
                 rows[index] = row
 
     def submit(self, requests: Iterable[Request]) -> None:

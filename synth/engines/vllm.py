@@ -10,17 +10,10 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import importlib.util
 import os
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -29,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from synth.engines.base import Capabilities, Output, Request
-from synth.engines.frames import Channel
+from synth.engines.worker_process import WorkerProcess
 from synth.records.errors import InputError, WorkError
 
 CAPABILITIES = Capabilities(
@@ -39,6 +32,7 @@ BATCH = 256  # requests a frame
 WINDOW_FACTOR = 2  # requests inside vLLM, in units of its max_num_seqs: enough that a step never starves
 SUSPECT_AFTER, GUILTY_AFTER = 2, 2
 LOG_LINES = 12
+SMALL_BYTES = 100 << 20
 
 
 @dataclass(frozen=True)
@@ -59,8 +53,10 @@ class Options:
     """Sequences decoded at once."""
     kv_cache_gib: int | None = None
     """Memory of the key-value cache in GiB; None is 2 on a CPU and the rest of the share on a GPU."""
-    enforce_eager: bool = False
-    """No compilation, no CUDA graphs: starts sooner, decodes slower."""
+    enforce_eager: bool | None = None
+    """No compilation, no CUDA graphs: starts sooner, decodes slower. None is True for small models on CPUs."""
+    threads: int | None = None
+    """CPU threads of the engine (OMP_NUM_THREADS). None is 1 for small models, else what the environment says."""
     enable_prefix_caching: bool = True
     """Keep the key-value blocks of shared prompt beginnings."""
     trust_remote_code: bool = False
@@ -80,8 +76,10 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 0 < self.gpu_memory_utilization <= 1:
-            raise ValueError(f"gpu_memory_utilization: seen {self.gpu_memory_utilization}; give a share in (0, 1]")
-        for name in ("max_model_len", "tensor_parallel_size", "max_num_seqs", "kv_cache_gib"):
+            raise ValueError(
+                f"gpu_memory_utilization: seen {self.gpu_memory_utilization}; give a share in (0, 1]"
+            )
+        for name in ("max_model_len", "tensor_parallel_size", "max_num_seqs", "kv_cache_gib", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: seen {value}; give at least 1")
@@ -96,7 +94,6 @@ class Options:
             "dtype": self.dtype,
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "tensor_parallel_size": self.tensor_parallel_size,
-            "enforce_eager": self.enforce_eager,
             "enable_prefix_caching": self.enable_prefix_caching,
             "trust_remote_code": self.trust_remote_code,
         }
@@ -104,17 +101,22 @@ class Options:
             "max_model_len": self.max_model_len,
             "max_num_seqs": self.max_num_seqs,
             "revision": self.revision,
+            "enforce_eager": self.enforce_eager,
             "kv_cache_memory_bytes": self.kv_cache_gib and self.kv_cache_gib << 30,
         }
         arguments.update({name: value for name, value in optional.items() if value is not None})
         return {**arguments, **self.extra}
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, model: str) -> dict[str, str]:
         """The worker's environment: one process for engine and scheduler, a bounded cache, no usage reports."""
         root = str(Path(__file__).resolve().parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        # Threads that wait for one another at every small matrix cost more than they save, and on a busy machine an
+        # engine of two threads was seen to need four times the CPU time of one.
+        threads = self.threads or (1 if is_small(model) else None)
         return {
             **os.environ,
+            **({"OMP_NUM_THREADS": str(threads)} if threads else {}),
             "PYTHONPATH": os.pathsep.join(paths),
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_CPU_KVCACHE_SPACE": str(self.kv_cache_gib or 2),
@@ -123,44 +125,10 @@ class Options:
         }
 
 
-class WorkerProcess:
-    """One worker process with its socket and log. Ends with the object, with `kill`, or with this process."""
-
-    def __init__(self, options: Options, log: Path) -> None:
-        ours, theirs = socket.socketpair()
-        where = "main" if threading.current_thread() is threading.main_thread() else "thread"
-        command = [sys.executable, "-m", "synth.engines.vllm_worker", str(theirs.fileno()), str(os.getpid()), where]
-        with theirs, open(log, "ab") as output:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=options.environment(),
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # Ctrl-C is the parent's business: it decides when the engine ends
-            )
-        self.channel = Channel(ours)
-        self.owner = os.getpid()
-        atexit.register(self.kill)
-
-    def kill(self) -> None:
-        """End the worker and everything it started. Does nothing in a fork of the process that owns it."""
-        if os.getpid() != self.owner:
-            return
-        atexit.unregister(self.kill)
-        self.channel.close()
-        if self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def ending(self) -> str:
-        """How the dead process ended, in words."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self.process.wait(timeout=5)
-            return f"was killed by signal {-code}" if code < 0 else f"exited with status {code}"
-        return "closed its socket"
+def is_small(model: str) -> bool:
+    """Whether a local model's weights are below `SMALL_BYTES`; False for a hub name."""
+    folder = Path(model).expanduser()
+    return folder.is_dir() and sum(path.stat().st_size for path in folder.glob("*.safetensors")) < SMALL_BYTES
 
 
 class VllmEngine:
@@ -178,6 +146,7 @@ class VllmEngine:
         self._alone: dict[int, int] = {}  # suspects, and how often they killed the engine alone
         self._finished: deque[Output] = deque()
         self._number = self._restarts = 0
+        self._ever_ready = False
         self._ready: dict[str, Any] | None = None
         self._probe: list[list[int]] | None = None
         self._values: list[list[float]] | str | None = None
@@ -185,13 +154,18 @@ class VllmEngine:
         self._worker = self._start()
 
     def _start(self) -> WorkerProcess:
-        worker = WorkerProcess(self.options, self._log)
+        worker = WorkerProcess("synth.engines.vllm_worker", self.options.environment(self.model), self._log)
         self._ready = None
         worker.channel.send(self._load_message())
         return worker
 
     def _load_message(self) -> dict[str, Any]:
-        return {"op": "load", "llm": self.options.llm_arguments(self.model), "window_factor": WINDOW_FACTOR}
+        message = {
+            "op": "load",
+            "llm": self.options.llm_arguments(self.model),
+            "window_factor": WINDOW_FACTOR,
+        }
+        return {**message, "small": is_small(self.model)}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -228,7 +202,9 @@ class VllmEngine:
 
     def load_weights(self, path: str) -> None:
         if self._inflight:
-            raise ValueError(f"{len(self._inflight)} requests are in flight; iterate outputs() to the end first")
+            raise ValueError(
+                f"{len(self._inflight)} requests are in flight; iterate outputs() to the end first"
+            )
         started = self.facts  # an engine that is still starting finishes first
         self.model = path
         self._restarts = 0
@@ -243,7 +219,9 @@ class VllmEngine:
 
     def prompt_logprobs(self, token_ids: list[list[int]]) -> list[list[float]]:
         if self._inflight:
-            raise ValueError(f"{len(self._inflight)} requests are in flight; iterate outputs() to the end first")
+            raise ValueError(
+                f"{len(self._inflight)} requests are in flight; iterate outputs() to the end first"
+            )
         self._probe, self._values = token_ids, None
         self._send_probe()
         while self._values is None:
@@ -297,7 +275,9 @@ class VllmEngine:
             doing = "start" if starting else "give a sign of life"
             self._worker.kill()
             if starting:
-                raise self._failure(f"did not {doing} within {limit:g} s", "raise startup_timeout_s") from None
+                raise self._failure(
+                    f"did not {doing} within {limit:g} s", "raise startup_timeout_s"
+                ) from None
             self._recover(f"did not {doing} within {limit:g} s")
             return
         if message is None:
@@ -305,15 +285,21 @@ class VllmEngine:
         elif message["op"] == "outputs":
             self._finished.extend(self._output(row) for row in message["outputs"])
         elif message["op"] == "ready":
-            self._ready = message
+            self._ready, self._ever_ready = message, True
         elif message["op"] == "logprobs":
             self._values = message["values"]
         elif message["op"] == "failed" and message["input"]:
             self._worker.kill()
-            raise InputError("engine vllm", f"vLLM refuses model or options: {message['error']}", self._log_hint())
+            raise InputError(
+                "engine vllm", f"vLLM refuses model or options: {message['error']}", self._log_hint()
+            )
         elif message["op"] == "failed" and starting:
             self._worker.kill()
-            raise self._failure(f"could not start: {message['error']}", "see the log above; `synth doctor` checks vLLM")
+            raise self._failure(
+                f"could not start: {message['error']}", "see the log above; `synth doctor` checks vLLM"
+            )
+        elif message["op"] == "failed":
+            self._recover(f"failed with {message['error']}")
 
     def _output(self, row: dict[str, Any]) -> Output:
         request = self._inflight.pop(row["k"])
@@ -332,9 +318,10 @@ class VllmEngine:
     def _recover(self, cause: str) -> None:
         """Replace a dead worker and send it what was unfinished: unsuspected requests first, suspects alone."""
         self._worker.kill()
-        if self._ready is None:
+        if not self._ever_ready:
             raise self._failure(f"{cause} while starting", "see the log above; `synth doctor` checks vLLM")
-        self._blame(self._ready["window"], cause)
+        if self._ready is not None:
+            self._blame(self._ready["window"], cause)
         if self._restarts >= self.options.restarts:
             raise self._failure(f"{cause}, after {self._restarts} restarts", "see the log above")
         self._restarts += 1
@@ -356,7 +343,11 @@ class VllmEngine:
             key = inside[0]
             self._alone[key] += 1
             if self._alone[key] >= GUILTY_AFTER:
-                row = {"k": key, "f": "error", "e": f"the engine {cause} on this request, {GUILTY_AFTER} times alone"}
+                row = {
+                    "k": key,
+                    "f": "error",
+                    "e": f"the engine {cause} on this request, {GUILTY_AFTER} times alone",
+                }
                 self._finished.append(self._output(row))
             return
         for key in inside:
@@ -365,7 +356,9 @@ class VllmEngine:
                 self._alone.setdefault(key, 0)
 
     def _failure(self, what: str, fix: str) -> WorkError:
-        lines = self._log.read_text("utf-8", "replace").splitlines()[-LOG_LINES:] if self._log.exists() else []
+        lines = (
+            self._log.read_text("utf-8", "replace").splitlines()[-LOG_LINES:] if self._log.exists() else []
+        )
         self._temporary_log = False  # the log is evidence now
         return WorkError("engine vllm", "\n    ".join([what, *lines]), f"{fix} ({self._log_hint()})")
 

@@ -30,7 +30,45 @@ from synth.engines.frames import Channel
 from synth.records.jsonl import repair_text
 
 PULSE_SECONDS = 2.0
+SEND_SECONDS = 2.0
 _PR_SET_PDEATHSIG = 1
+
+
+class Outbox:
+    """Messages on their way to the parent, sent by a thread so that a slow parent does not stop the engine."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._unsent = 0
+        self._changed = threading.Condition()
+        self._backlogged = False
+
+    def put(self, message: dict[str, Any]) -> None:
+        with self._changed:
+            self._unsent += 1
+        self._messages.put(message)
+
+    def drain(self, timeout: float) -> None:
+        """Wait until all is sent, so that a crash in the next step cannot take finished work with it.
+
+        A parent that does not read makes this wait once, not at every step.
+        """
+        with self._changed:
+            if self._unsent == 0:
+                self._backlogged = False
+            elif not self._backlogged:
+                self._backlogged = not self._changed.wait_for(lambda: self._unsent == 0, timeout)
+
+    def run(self) -> None:
+        try:
+            while True:
+                self.channel.send(self._messages.get())
+                with self._changed:
+                    self._unsent -= 1
+                    self._changed.notify_all()
+        except OSError:
+            _end_group()
 
 
 class Worker:
@@ -39,7 +77,7 @@ class Worker:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self.outbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self.outbox = Outbox(channel)
         self.waiting: deque[dict[str, Any]] = deque()
         self.running: dict[str, dict[str, Any]] = {}
         self.probes: dict[str, list[float]] = {}
@@ -62,6 +100,7 @@ class Worker:
                 self.handle(message)
                 busy = bool(self.running or self.waiting)
             self.admit()
+            self.outbox.drain(SEND_SECONDS)
             self.step()
             if time.monotonic() - self.pulsed > PULSE_SECONDS:
                 self.outbox.put({"op": "pulse"})
@@ -69,20 +108,28 @@ class Worker:
 
     def handle(self, message: dict[str, Any]) -> None:
         if message["op"] == "load":
-            self.load(message["llm"], message["window_factor"])
+            self.load(message["llm"], message["window_factor"], message["small"])
         elif message["op"] == "add":
             sampling = message["sampling"]
-            self.waiting.extend({**request, "sampling": sampling[request["s"]]} for request in message["requests"])
+            self.waiting.extend(
+                {**request, "sampling": sampling[request["s"]]} for request in message["requests"]
+            )
         elif message["op"] == "logprobs":
             self.outbox.put({"op": "logprobs", "values": self.prompt_logprobs(message["token_ids"])})
 
-    def load(self, arguments: dict[str, Any], window_factor: int) -> None:
+    def load(self, arguments: dict[str, Any], window_factor: int, small: bool) -> None:
         started = time.monotonic()
         import vllm
         from vllm.platforms import current_platform
 
         imported = time.monotonic()
         self.unload()
+        if current_platform.is_cpu():
+            # A prompt prefilled in pieces makes the CPU runner rewind its request's random stream by an offset that
+            # CPU generators do not have (seen in vLLM 0.32): whole prompts only.
+            arguments = {"enable_chunked_prefill": False, **arguments}
+            if small:  # compiling takes longer than it saves
+                arguments = {"enforce_eager": True, **arguments}
         self.llm = vllm.LLM(**arguments)
         self.engine = self.llm.llm_engine
         self.tokenizer = self.llm.get_tokenizer()
@@ -206,7 +253,9 @@ def sampling_params(request: dict[str, Any]) -> Any:
         if hasattr(api, "StructuredOutputsParams"):
             arguments["structured_outputs"] = api.StructuredOutputsParams(json=sampling["schema"])
         else:
-            arguments["guided_decoding"] = api.GuidedDecodingParams(json=sampling["schema"])  # vLLM before 0.11
+            arguments["guided_decoding"] = api.GuidedDecodingParams(
+                json=sampling["schema"]
+            )  # vLLM before 0.11
     return api.SamplingParams(**arguments)
 
 
@@ -215,16 +264,16 @@ def main() -> None:
     _end_with_parent(parent, from_main_thread)
     worker = Worker(Channel(socket.socket(fileno=descriptor)))
     threading.Thread(target=_read, args=(worker,), daemon=True).start()
-    writer = threading.Thread(target=_write, args=(worker,), daemon=True)
-    writer.start()
+    threading.Thread(target=worker.outbox.run, daemon=True).start()
     try:
         worker.loop()
     except BaseException as failure:
         traceback.print_exc()
         wrong_input = isinstance(failure, (ValueError, TypeError, OSError)) and worker.engine is None
-        worker.outbox.put({"op": "failed", "input": wrong_input, "error": f"{type(failure).__name__}: {failure}"})
-    worker.outbox.put({"op": "bye"})
-    writer.join(timeout=5)
+        worker.outbox.put(
+            {"op": "failed", "input": wrong_input, "error": f"{type(failure).__name__}: {failure}"}
+        )
+    worker.outbox.drain(SEND_SECONDS)
     sys.stdout.flush()
     _end_group()
 
@@ -233,14 +282,6 @@ def _read(worker: Worker) -> None:
     while (message := worker.channel.receive()) is not None:
         worker.inbox.put(message)
     _end_group()
-
-
-def _write(worker: Worker) -> None:
-    try:
-        while (message := worker.outbox.get())["op"] != "bye":
-            worker.channel.send(message)
-    except OSError:
-        _end_group()
 
 
 def _end_with_parent(parent: int, from_main_thread: bool) -> None:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-TEXT = ["What is 3 + 4? Answer: 7.", "def add(a, b):\n    return a + b\n", "The sum of two numbers is a number."] * 4
-TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+TEXT = [
+    "What is 3 + 4? Answer: 7.",
+    "def add(a, b):\n    return a + b\n",
+    "The sum of two numbers is a number.",
+] * 4
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
 def make_model(folder: Path, seed: int = 0, context: int = 256) -> Path:
@@ -18,7 +25,9 @@ def make_model(folder: Path, seed: int = 0, context: int = 256) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<pad>", "<eos>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=300,
+        special_tokens=["<pad>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(TEXT, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")

@@ -27,7 +27,12 @@ def open_replay(path: Path, **options: Any) -> engines.Engine:
 
 
 def request(prompt: str, index: int = 0, **more: Any) -> Request:
-    fields: dict[str, Any] = {"id": f"{prompt}-{index}", "prompt_token_ids": None, "seed": 0, "sampling": Sampling()}
+    fields: dict[str, Any] = {
+        "id": f"{prompt}-{index}",
+        "prompt_token_ids": None,
+        "seed": 0,
+        "sampling": Sampling(),
+    }
     return Request(**{**fields, "prompt": prompt, "index": index, **more})
 
 
@@ -45,13 +50,19 @@ def rows_file(tmp_path: Path) -> Path:
 
 def test_rows_are_given_out_by_index_whatever_the_order(rows_file: Path) -> None:
     got = ask(open_replay(rows_file), request("a", 1), request("b", 0), request("a", 0))
-    assert {key: output.text for key, output in got.items()} == {"a-1": "a1", "b-0": ROWS[1]["completion"], "a-0": "a0"}
+    assert {key: output.text for key, output in got.items()} == {
+        "a-1": "a1",
+        "b-0": ROWS[1]["completion"],
+        "a-0": "a0",
+    }
     assert got["a-1"].token_ids == [5, 6]
     assert (got["a-1"].finish_reason, got["a-0"].finish_reason) == ("length", "stop")
 
 
 @given(seed=st.integers(0, 1000), done=st.sets(st.integers(0, 11)))
-def test_a_resumed_run_gets_what_the_first_would_have(seed: int, done: set[int], tmp_path_factory: Any) -> None:
+def test_a_resumed_run_gets_what_the_first_would_have(
+    seed: int, done: set[int], tmp_path_factory: Any
+) -> None:
     path = tmp_path_factory.mktemp("replay") / "rows.jsonl"
     rng = random.Random(seed)
     rows = [{"prompt": rng.choice("xyz"), "completion": str(number)} for number in range(12)]
@@ -79,7 +90,7 @@ def test_an_index_column_wins_over_the_order(tmp_path: Path) -> None:
     write_jsonl(path, [{"prompt": "a", "completion": c, "index": i} for c, i in (("one", 1), ("zero", 0))])
     assert ask(open_replay(path), request("a", 0))["a-0"].text == "zero"
     write_jsonl(path, [{"prompt": "a", "completion": "x", "index": 1}] * 2)
-    with pytest.raises(InputError, match="row 2.*index 1"):
+    with pytest.raises(InputError, match=r"row 2.*index 1"):
         open_replay(path)
 
 
@@ -87,7 +98,11 @@ def test_messages_and_ids_find_rows_too(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write_jsonl(path, [*ROWS, {"id": "p7", "completion": "by id"}])
     engine = open_replay(path)
-    chat = [{"role": "user", "content": "b"}, {"role": "assistant", "content": "?"}, {"role": "user", "content": "a"}]
+    chat = [
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "?"},
+        {"role": "user", "content": "a"},
+    ]
     got = ask(engine, request("<chat>", 1, messages=chat), request("nothing", id="p7"))
     assert (got["<chat>-1"].text, got["p7"].text) == ("a1", "by id")
 
