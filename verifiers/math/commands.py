@@ -197,7 +197,7 @@ def function_arguments(p: Parser, name: str) -> list[Tree]:
         return args
     tree = p.signed() if p.next.kind in ("-", "+") else p.power()
     while p.starts_atom() and not _is_function_next(p):
-        tree = p.join(tree, p.power())
+        tree = p.join(tree)
     return [tree]
 
 

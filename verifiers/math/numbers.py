@@ -38,7 +38,7 @@ class Number:
     value: Fraction
     percent: bool = False
     decimals: int | None = None
-    currency: bool = False
+    currency: str = ""
 
 
 def fold(text: str) -> str:
@@ -108,8 +108,8 @@ def _check_digits(text: str) -> None:
         raise OverflowError(f"more than {MAX_DIGITS} digits")
 
 
-def _affixes(text: str) -> tuple[str, bool, bool]:
-    """Body without currency and percent sign; whether percent; whether currency."""
+def _affixes(text: str) -> tuple[str, bool, str]:
+    """Body without currency and percent sign; whether percent; the currency sign."""
     body = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\cfrac", "\\frac")
     body = (
         _SPACES.sub(" ", _THIN_COMMA.sub(",", body))
@@ -119,15 +119,16 @@ def _affixes(text: str) -> tuple[str, bool, bool]:
         .rstrip(".")
         .strip()
     )
-    currency = False
+    currency = ""
     stripped = body.replace("\\$", "$")
     if len(stripped) < 2:
-        return body.strip(), False, False
+        return body.strip(), False, ""
     if stripped[0] in CURRENCY or (stripped[1] in CURRENCY and stripped[0] in "-+"):
         sign = stripped[0] if stripped[0] in "-+" else ""
-        body, currency = sign + stripped.lstrip("-+" + CURRENCY + " "), True
+        currency = stripped[len(sign)]
+        body = sign + stripped.lstrip("-+" + CURRENCY + " ")
     elif stripped[-1] in CURRENCY:
-        body, currency = stripped.rstrip(CURRENCY + " "), True
+        body, currency = stripped.rstrip(CURRENCY + " "), stripped[-1]
     match = _PERCENT.search(body)
     percent = match is not None
     if match is not None:

@@ -167,34 +167,38 @@ class Parser:
             elif self.take("/") or self.command("div"):
                 left = ("div", left, self.signed())
             elif self.starts_atom():
-                right = self.power()
-                left = self.join(left, right)
+                left = self.join(left)
             else:
                 return left
 
-    def join(self, left: Tree, right: Tree) -> Tree:
-        """Juxtaposition: a mixed number, else a product."""
-        if right[0] == "num":
+    def join(self, left: Tree) -> Tree:
+        """Juxtaposition with the atom that follows: a product."""
+        if self.next.kind in ("number", "repeating"):
             raise Unparsable("a number right after a value")
-        if left[0] == "num" and left[2] is None and is_proper_fraction(right):
-            return ("add", left, right)
-        if left[0] == "neg" and left[1][0] == "num":
-            return ("neg", self.join(left[1], right))
-        return ("mul", left, right)
+        return ("mul", left, self.power())
+
+    def mixed(self) -> Tree:
+        """A value, or a mixed number: an integer literal right before a proper fraction, `2\\frac12` or `2 1/2`."""
+        first, second, slash, third = self.next, self.peek(1), self.peek(2), self.peek(3)
+        if (first.kind == second.kind == third.kind == "number" and slash.kind == "/" and second.spaced
+                and first.value.isdigit() and second.value.isdigit() and third.value.isdigit()):  # fmt: skip
+            self.at += 4
+            return ("add", number(first.value), ("div", number(second.value), number(third.value)))
+        tree = self.power()
+        if tree[0] == "num" and tree[2] is None and first.kind == "number" and self.next.value == "\\frac":
+            before = self.at, list(self.found)
+            part = self.power()
+            if is_proper_fraction(part):
+                return ("add", tree, part)
+            self.at, self.found = before
+        return tree
 
     def signed(self) -> Tree:
         negative = False
         while self.next.kind in ("+", "-"):
             negative ^= self.next.kind == "-"
             self.at += 1
-        # A plain mixed number: 2 1/2.
-        first, second, slash, third = self.next, self.peek(1), self.peek(2), self.peek(3)
-        if (first.kind == second.kind == third.kind == "number" and slash.kind == "/" and second.spaced
-                and first.value.isdigit() and second.value.isdigit() and third.value.isdigit()):  # fmt: skip
-            self.at += 4
-            tree: Tree = ("add", number(first.value), ("div", number(second.value), number(third.value)))
-        else:
-            tree = self.power()
+        tree = self.mixed()
         return ("neg", tree) if negative else tree
 
     def starts_atom(self) -> bool:

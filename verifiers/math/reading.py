@@ -22,6 +22,7 @@ _SHORT_WORDS = frozenset(
     )
 )  # fmt: skip
 _MATH_WORDS = frozenset((*FUNCTIONS, "pi", "infinity", "inf", "and", "or", "oo", "percent", "degrees"))
+_CLOCK = re.compile(r"\d{1,2}(?::\d{2})? ?[ap]\.? ?m\.?", re.IGNORECASE)
 _LETTER = re.compile(r"\(\s*([A-J])\s*\)|([A-J])(?:[.:)]|$)")
 # Thousands separators where no list can be meant: before a unit, right of an equals sign.
 _GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+$")
@@ -88,6 +89,10 @@ def read_answer(text: str, reference: Tree) -> list[Tree]:
 
 
 def _parse(text: str) -> Tree:
+    text, currency = units.split_currency(text)
+    if currency:
+        tree = _parse(text)
+        return tree if tree[0] in ("unit", "percent") else ("unit", tree, currency)
     cleaned = clean(text)
     body, words = units.split(cleaned)
     if words:
@@ -130,6 +135,8 @@ def is_text(value: str) -> bool:
         re.fullmatch(r"[$\s\\(\[]*\\(?:text|mbox|textrm|textbf|textnormal)\s*\{[^{}]*\}[$\s\\)\].]*", value)
     )
     body = plain(value)
+    if _CLOCK.fullmatch(body):
+        return True
     if not _WORDS.fullmatch(body):
         return False
     words = re.findall(r"[A-Za-z]+", body)
@@ -141,11 +148,15 @@ def is_text(value: str) -> bool:
 
 
 def same_text(reference: str, answer: str) -> bool:
-    """Words that say the same: case, blanks, wrappers and outer punctuation aside."""
-    left, right = (
-        re.sub(r"[\s'\".,!?()-]+", " ", plain(text).casefold()).strip() for text in (reference, answer)
-    )
+    """Words that say the same: case, blanks, wrappers and punctuation aside (`12:30 p.m.` is `12:30PM`)."""
+    left, right = _folded_words(reference), _folded_words(answer)
     return bool(left) and left == right
+
+
+def _folded_words(text: str) -> str:
+    text = re.sub(r"(?<=[a-z])\.(?=[a-z]|\s|$)", "", plain(text).casefold())
+    text = re.sub(r"(?<=\d)\s*(?=[ap]m\b)", " ", text)
+    return re.sub(r"[\s'\".,!?()-]+", " ", text).strip()
 
 
 def letter(value: str) -> str | None:

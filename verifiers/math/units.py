@@ -27,11 +27,13 @@ _TABLE: dict[str, dict[str, str]] = {
     "volume": {"ml": "1/1000", "milliliter": "1/1000", "millilitre": "1/1000", "l": "1", "liter": "1", "litre": "1",
                "gallon": "gallon", "quart": "quart", "pint": "pint", "cup": "cup"},
     "money": {"dollar": "1", "usd": "1", "buck": "1", "cent": "1/100", "euro": "euro", "eur": "euro", "yuan": "yuan",
-              "rmb": "yuan", "rupee": "rupee", "yen": "yen", "peso": "peso"},
+              "rmb": "yuan", "rupee": "rupee", "yen": "yen", "peso": "peso",
+              "gbp": "gbp", "won": "won"},
     "angle": {"degree": "degree", "deg": "degree", "radian": "radian", "rad": "radian"},
     "speed": {"mph": "mile/hour", "kph": "km/hour", "kmh": "km/hour"},
 }  # fmt: skip
 _KNOWN = {name: (dimension, factor) for dimension, names in _TABLE.items() for name, factor in names.items()}
+CURRENCIES = {"$": "dollar", "€": "euro", "£": "gbp", "¥": "yen", "₹": "rupee", "₩": "won"}
 _TAIL = re.compile(
     r"(?P<body>.*[\d})\]!])(?P<space>\s*)(?P<words>[A-Za-z][A-Za-z]*\.?(?:(?:\s+|/|\s*per\s+)[A-Za-z]+\.?)*(?:\s*\^\s*\{?[23]\}?|²|³)?)$",
     re.DOTALL,
@@ -62,6 +64,15 @@ def split(text: str) -> tuple[str, str]:
     if (known and len(first) >= 2) or named:
         return match["body"], words
     return text, ""
+
+
+def split_currency(text: str) -> tuple[str, str]:
+    """`\\$5` or `5€` as ("5", "dollar"); a bare `$` is a delimiter of formulas and none here."""
+    match = re.fullmatch(r"\s*(-?)\s*(\\\$|[€£¥₹₩])(.+)|(.+)(\\\$|[€£¥₹₩])\s*", text, re.DOTALL)
+    if match is None:
+        return text, ""
+    sign, before, body, other, after = match.groups()
+    return (sign + body, CURRENCIES[before[-1]]) if before else (other, CURRENCIES[after[-1]])
 
 
 def is_short(text: str) -> tuple[str, str] | None:

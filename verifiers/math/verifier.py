@@ -234,6 +234,9 @@ def _numbers(gold: Number, answer: Number, options: MathOptions) -> Verdict | No
     rule = same_number(gold, answer, options)
     if rule is None:
         return failed("not_equal")
+    other_currency = gold.currency != answer.currency and (answer.currency or options.units == "required")
+    if gold.currency and other_currency and options.units != "ignore":
+        return failed("not_equal", message="the currency differs")
     if options.answer_type == "integer" and answer.value.denominator != 1:
         return failed("not_equal", message="not an integer")
     return passed("equal", compared=rule)
