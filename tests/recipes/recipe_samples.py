@@ -58,5 +58,6 @@ def with_data(folder: Path, **changes: Any) -> dict[str, Any]:
         "domains.math.train": str(train),
         "domains.math.held_out": str(test),
         "engine.options": {"path": str(replay)},
+        "sampling.max_tokens": 32,
     }
     return tree(**{**paths, **changes})
