@@ -246,7 +246,8 @@ def open_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
 
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Tokens of a prompt: with the tokenizer's beginning-of-sequence token, never with two, never with an end token."""
-    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    # verbose=False: how long is too long is decided elsewhere, and transformers would print a warning.
+    ids = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     bos = tokenizer.bos_token_id
     if bos is not None and ids[:1] != [bos] and list(tokenizer("")["input_ids"])[:1] == [bos]:
         return [bos, *ids]

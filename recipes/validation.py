@@ -178,7 +178,7 @@ def _prompts(recipe: Recipe, domain: Domain, rows: list[dict[str, Any]], where: 
             yield Finding("warning", f"{where}, problem {row['problem_id']}", wrong[0], "see `synth preview`")
             break
     limit = getattr(prompter.tokenizer, "model_max_length", None)
-    if limit and longest + recipe.sampling.max_tokens > limit:
+    if recipe.engine.name != "replay" and limit and longest + recipe.sampling.max_tokens > limit:
         asked = f"a prompt of {longest} tokens and sampling.max_tokens {recipe.sampling.max_tokens}"
         seen = f"{asked} exceed the model's {limit}"
         yield Finding("warning", where, seen, "lower sampling.max_tokens, or set prompt.max_prompt_tokens")

@@ -15,6 +15,7 @@ from recipes.validation import Finding, validate
 from synth.records.errors import InputError
 
 NONE = {"train.method": "none"}
+TRANSFORMERS = {"engine.name": "transformers", "engine.options": {}}
 
 
 def findings(folder: Path, **changes: Any) -> dict[str, Finding]:
@@ -38,7 +39,7 @@ def test_a_good_recipe_has_nothing_to_say(tmp_path: Path) -> None:
         ({"domains.math.prompt": {"render": "/no/file.py:f"}}, "domains.math.prompt.render", "error", "no such file"),
         ({"domains.math.columns.reference": {"value": "$$%"}}, "domains.math.train", "error", "judged"),
         ({"problems.fresh": True}, "problems.fresh", "warning", "per_round"),
-        ({"sampling.max_tokens": 10**6}, "domains.math.train", "warning", "exceed"),
+        ({"sampling.max_tokens": 10**6, **TRANSFORMERS}, "domains.math.train", "warning", "exceed"),
     ],
 )  # fmt: skip
 def test_what_is_found(changes: dict[str, Any], where: str, level: str, word: str, tmp_path: Path) -> None:
