@@ -171,7 +171,7 @@ class Grower:
     ) -> tuple[list[Row], dict[str, Any]]:
         by_id = {row["sample_id"]: row for row in verdicts}
         samples = [self._sample_row(row, by_id[row["sample_id"]]) for row in completions]
-        held_out = {d.name: [p["prompt"] for p in d.held_out] for d in self.domains}
+        held_out = {d.name: [p["prompt"] for p in d.held_out] for d in self.domains if d.held_out}
         options = self.recipe.curate_options(self.round)
         result: CurateResult = curate(samples, options, held_out, earlier=earlier)
         counts = funnel(samples, result)

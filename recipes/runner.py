@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,7 +88,7 @@ def _check_resume(recipe: Recipe, folder: RunFolder) -> None:
 
 
 def _locked_run(recipe: Recipe, folder: RunFolder) -> RunResult:
-    progress = Progress(sys.stdout)
+    progress = Progress()
     folder.write_manifest(status="running", name=recipe.name, kind=recipe.kind)
     with atomic_write(folder.recipe) as handle:
         handle.write(dump_yaml(recipe).encode("utf-8"))
@@ -133,7 +132,8 @@ def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> Context:
     for domain in domains:
         _check_domain(recipe, domain)
     # Decontamination fails closed: an evaluation set that cannot be used stops the run before any sampling.
-    evaluation_sets(recipe.curate.decontaminate, {d.name: [p["prompt"] for p in d.held_out] for d in domains})
+    held_out = {d.name: [p["prompt"] for p in d.held_out] for d in domains if d.held_out}
+    evaluation_sets(recipe.curate.decontaminate, held_out)
     engine = EngineHandle(*engine_choice(recipe, progress))
     digest = model_hash(base)
     facts = {
@@ -244,13 +244,13 @@ def train_stage(recipe: Recipe, data: str | None, out: str) -> Path:
     """`synth train`: fine-tune on rows (`data`: JSONL, parquet or a run directory) and leave a model in `out`."""
     from recipes.single_stage import train_alone
 
-    return train_alone(recipe, data, Path(out), Progress(sys.stdout))
+    return train_alone(recipe, data, Path(out), Progress())
 
 
 def evaluate_stage(recipe: Recipe, model: str, out: str) -> dict[str, Any]:
     """`synth evaluate`: measure `model` on the recipe's held-out problems, write the scores to `out` (JSON)."""
     from recipes.single_stage import evaluate_alone
 
-    scores = evaluate_alone(recipe, model, Path(out), Progress(sys.stdout))
+    scores = evaluate_alone(recipe, model, Path(out), Progress())
     write_json(out, scores)
     return scores

@@ -200,6 +200,8 @@ class TrainSection(TrainOptions):
     """Rows trained on beside the kept ones, by domain; they need a `completion` column."""
     rationalise: bool = False
     """STaR: give a hint to problems nobody solved, strip it from what is trained on."""
+    validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of problems whose kept rows are not trained on but give `validation_loss` (for `early_stopping`)."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 

@@ -25,7 +25,7 @@ from recipes.gate import Decision, decide
 from recipes.grow import Grower, Growth
 from recipes.weights_probe import Probe, probe_weights
 from synth.records.errors import WorkError
-from synth.records.ids import model_hash
+from synth.records.ids import content_hash, model_hash
 from synth.records.jsonl import write_json
 from synth.store import RunFolder, read_json, read_parts
 
@@ -239,7 +239,7 @@ def _improve(ctx: Context, index: int, accepted: Model, growth: Growth) -> tuple
     start = (
         accepted if ctx.recipe.train.start_from == "previous" else Model(ctx.base, ctx.base_hash, None, None)
     )
-    rows = _training_rows(ctx, index, growth)
+    rows, validation = split_validation(_training_rows(ctx, index, growth), ctx.recipe)
     lineage = {
         "base model": ctx.recipe.model.path,
         "started from": start.hash,
@@ -255,6 +255,7 @@ def _improve(ctx: Context, index: int, accepted: Model, growth: Growth) -> tuple
             str(folder / "model"),
             ctx.recipe.train_options(),
             ctx.recipe.rng_seed + index,
+            validation=validation,
             lineage=lineage,
             on_step=lambda entry: bar.update(entry["step"], entry["steps"]),
         )
@@ -263,6 +264,18 @@ def _improve(ctx: Context, index: int, accepted: Model, growth: Growth) -> tuple
     (folder / "training").mkdir(exist_ok=True)
     write_json(folder / "training" / "manifest.json", {"model": digest, "training": training})
     return digest, training
+
+
+def split_validation(rows: list[Row], recipe: Recipe) -> tuple[list[Row], list[Row] | None]:
+    """Rows to train on, and rows that give `validation_loss`: whole problems, chosen by their ids alone."""
+    share = recipe.train.validation_share
+    if not share:
+        return rows, None
+
+    def held(row: Row) -> bool:
+        return int(content_hash("validation", recipe.rng_seed, row["problem_id"]), 16) < share * 16**16
+
+    return [row for row in rows if not held(row)], [row for row in rows if held(row)] or None
 
 
 def training_facts(result: TrainResult) -> dict[str, Any]:

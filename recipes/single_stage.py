@@ -9,7 +9,7 @@ from recipes import models
 from recipes.engine_handle import EngineHandle
 from recipes.evaluation import evaluate
 from recipes.problems import load_domains, supervised_rows
-from recipes.self_training import Context, Model, measure, training_facts
+from recipes.self_training import Context, Model, measure, split_validation, training_facts
 from synth.records.errors import InputError, WorkError
 from synth.records.ids import model_hash
 from synth.records.jsonl import read_jsonl, write_json
@@ -59,6 +59,7 @@ def _train(recipe: Recipe, base: Path, rows: list[Row], out: Path, progress: Pro
         raise WorkError(
             "train", "no rows to train on", "see what the data source holds, or the funnel of the run"
         )
+    rows, validation = split_validation(rows, recipe)
     lineage = {"base model": recipe.model.path, "recipe": recipe.name, "rows": len(rows)}
     with progress.stage(f"training on {len(rows)} rows") as bar:
         result = trainers.train(
@@ -67,6 +68,7 @@ def _train(recipe: Recipe, base: Path, rows: list[Row], out: Path, progress: Pro
             str(out),
             recipe.train_options(),
             recipe.rng_seed,
+            validation=validation,
             lineage=lineage,
             on_step=lambda entry: bar.update(entry["step"], entry["steps"]),
         )

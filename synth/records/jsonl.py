@@ -40,8 +40,10 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
         row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InputError(where, f"not UTF-8 ({error.reason})", "save the file as UTF-8") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        message = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+    except (ValueError, RecursionError) as error:
+        # Not only JSONDecodeError: an integer of more than 4,300 digits is a plain ValueError.
+        deep = isinstance(error, RecursionError)
+        message = "nested too deeply" if deep else str(getattr(error, "msg", error))
         raise InputError(where, f"not JSON ({message})", "each line must be one JSON object") from None
     if not isinstance(row, dict):
         raise InputError(

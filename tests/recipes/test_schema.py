@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TRAINER = "tests/trainers"  # TrainOptions reach the trainer unchanged: test_schema.test_train_options_reach_the_trainer
 CURATE = "tests/synth/test_curate.py"
 RUN = "tests/recipes/test_run.py"
+LOOP = "tests/recipes/test_loop_keys.py"
+SELF_TRAINING = "tests/recipes/test_self_training.py"
 EVALUATION = "tests/recipes/test_evaluation.py"
 PROBLEMS = "tests/recipes/test_problems.py"
 PROMPTING = "tests/recipes/test_prompting.py"
@@ -28,7 +30,7 @@ VALIDATION = "tests/recipes/test_validation.py"
 WHERE_TESTED = {
     "name": RUN,
     "kind": SCHEMA,
-    "rng_seed": PROBLEMS,
+    "rng_seed": LOOP,
     "rounds": RUN,
     "model.path": SETTINGS,
     "model.dtype": SCHEMA,
@@ -44,19 +46,20 @@ WHERE_TESTED = {
     "domains.*.verifier.name": SETTINGS,
     "domains.*.verifier.options": SCHEMA,
     "problems": PROBLEMS,
-    "sampling": RUN,
+    "sampling": LOOP,
     "curate": CURATE,
     "train.method": RUN,
-    "train.start_from": RUN,
-    "train.data": RUN,
+    "train.start_from": LOOP,
+    "train.data": LOOP,
     "train.mix": PROBLEMS,
-    "train.rationalise": RUN,
+    "train.rationalise": LOOP,
+    "train.validation_share": SELF_TRAINING,
     "train": TRAINER,
     "evaluate": EVALUATION,
     "gate": EVALUATION,
     "limits": RUN,
-    "keep.checkpoints": RUN,
-    "workers": RUN,
+    "keep.checkpoints": LOOP,
+    "workers": LOOP,
 }
 """Dotted key, or the section of keys tested together: the file whose tests fail when the key loses its effect."""
 

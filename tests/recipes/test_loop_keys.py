@@ -1,0 +1,249 @@
+"""Every key of the loop matters: a replayed run with a recording trainer in place of the real one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import trainers
+from recipes import load_recipe, run
+from recipes.engine_handle import EngineHandle
+from synth.engines import Request, replay
+from synth.records.jsonl import write_jsonl
+from synth.store import read_parts
+
+PROBLEMS = 6
+SUBMIT = replay.ReplayEngine.submit
+
+
+class Trainer:
+    """Copies the start model with one file changed (so that its hash differs) and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.calls: list[SimpleNamespace] = []
+
+    def __call__(
+        self, model: str, rows: list[dict[str, Any]], out: str, options: Any, rng_seed: int, **more: Any
+    ) -> Any:
+        self.calls.append(
+            SimpleNamespace(model=Path(model), rows=rows, options=options, rng_seed=rng_seed, **more)
+        )
+        shutil.copytree(model, out)
+        (Path(out) / "marker.json").write_text(json.dumps(len(self.calls)))
+        return SimpleNamespace(
+            path=Path(out), steps=1, logs=[], counts={"rows": len(rows)}, stopped_early=False
+        )
+
+
+@pytest.fixture
+def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
+    """Run a replayed recipe with changed keys; gives the trainer's calls, the engine's requests, the run folder."""
+    questions = [{"question": f"What is {i} + 5?", "answer": str(i + 5)} for i in range(PROBLEMS + 4)]
+    write_jsonl(tmp_path / "train.jsonl", questions[:PROBLEMS])
+    write_jsonl(tmp_path / "held_out.jsonl", questions[PROBLEMS:])
+    rows = []
+    for number, row in enumerate(questions):
+        for index in range(4):
+            # Problem 0 is never solved; the others at even indices, in two wordings.
+            right = number > 0 and index % 2 == 0
+            rows.append(
+                {
+                    "prompt": row["question"],
+                    "completion": f"{'So' if index else 'Well'}.\nAnswer: {row['answer'] if right else 'x'}",
+                }
+            )
+    rows.append({"prompt": "What is 0 + 5? (Hint: the answer is 5.)", "completion": "Answer: 5", "index": 4})
+    write_jsonl(tmp_path / "replay.jsonl", rows)
+
+    def start(*changes: str) -> SimpleNamespace:
+        trainer, requests = Trainer(), []
+        monkeypatch.setattr(trainers, "train", trainer, raising=False)
+
+        def record(self: Any, batch: Any) -> None:
+            batch = list(batch)
+            requests.extend(batch)
+            SUBMIT(self, batch)
+
+        monkeypatch.setattr(replay.ReplayEngine, "submit", record)
+        recipe = load_recipe(
+            {
+                "name": "loop",
+                "rounds": 2,
+                "model": "builtin:tiny",
+                "engine": {"name": "replay", "options": {"path": str(tmp_path / "replay.jsonl")}},
+                "domains": {
+                    "sums": {
+                        "train": str(tmp_path / "train.jsonl"),
+                        "held_out": str(tmp_path / "held_out.jsonl"),
+                        "columns": {"prompt": "question", "reference": "answer"},
+                        "verifier": "math",
+                    }
+                },
+                "evaluate": {"k": [1], "bootstrap": 100},
+                "gate": {"patience": 0},
+            },
+            list(changes),
+        )
+        out = tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
+        result = run(recipe, out)
+        return SimpleNamespace(trained=trainer.calls, requests=requests, out=out, result=result)
+
+    return start
+
+
+def sampled(requests: list[Request]) -> list[Request]:
+    return [request for request in requests if request.sampling.temperature > 0]
+
+
+def test_rounds_start_from_the_base_or_from_the_previous_model(loop: Callable[..., SimpleNamespace]) -> None:
+    default = loop()
+    assert [call.model.name for call in default.trained] == ["tiny", "tiny"]
+    previous = loop("train.start_from=previous")
+    assert [call.model for call in previous.trained][1] == previous.out / "round-00" / "model"
+
+
+def test_one_round_trains_on_its_own_rows_or_on_all(loop: Callable[..., SimpleNamespace]) -> None:
+    changes = ("problems.fresh=true", "problems.per_round=3", "problems.order=file")
+    own, every = loop(*changes), loop(*changes, "train.data=all_rounds")
+    assert len(every.trained[1].rows) == len(own.trained[0].rows) + len(own.trained[1].rows)
+
+
+def test_only_verified_tokens_are_trained_on(loop: Callable[..., SimpleNamespace]) -> None:
+    rows = loop().trained[0].rows
+    assert rows
+    assert all(not row["completion"].endswith("x") for row in rows)
+    assert {row["problem_id"] for row in rows} == {row["problem_id"] for row in rows if row["reward"] == 1}
+
+
+def test_rationalisation_asks_the_unsolved_with_a_hint_and_trains_without_it(
+    loop: Callable[..., SimpleNamespace],
+) -> None:
+    plain, hinted = loop(), loop("train.rationalise=true")
+    assert not any("Hint" in request.prompt for request in plain.requests)
+    assert (
+        sum("Hint" in request.prompt for request in hinted.requests) == 2
+    )  # one unsolved problem, two rounds
+    added = [row for row in hinted.trained[0].rows if row["source"] == "rationalised"]
+    assert [row["prompt"] for row in added] == ["What is 0 + 5?"]
+    stored = [
+        row for row in read_parts(hinted.out / "round-00" / "dataset") if row["source"] == "rationalised"
+    ]
+    assert [row["decision"] for row in stored] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "value"),
+    [
+        ("sampling.temperature=0.7", "temperature", 0.7),
+        ("sampling.top_k=7", "top_k", 7),
+        ("sampling.top_p=0.8", "top_p", 0.8),
+        ("sampling.max_tokens=33", "max_tokens", 33),
+    ],
+)
+def test_sampling_reaches_the_engine(
+    loop: Callable[..., SimpleNamespace], change: str, field: str, value: float
+) -> None:
+    requests = sampled(loop(change, "rounds=1").requests)
+    assert requests
+    assert {getattr(request.sampling, field) for request in requests} == {value}
+
+
+def test_n_and_stop_at_cap_decide_how_many_are_asked(loop: Callable[..., SimpleNamespace]) -> None:
+    assert len(sampled(loop("rounds=1", "sampling.n=2").requests)) == 2 * PROBLEMS
+    changes = ("rounds=1", "sampling.block=1", "curate.cap_per_problem=1")
+    assert len(sampled(loop(*changes).requests)) == 4 * PROBLEMS
+    # Problem 0 is asked four times; every other is solved by its first completion.
+    assert len(sampled(loop(*changes, "sampling.stop_at_cap=true").requests)) == 4 + (PROBLEMS - 1)
+
+
+def test_rounds_and_seeds_never_repeat_a_sampling_seed(loop: Callable[..., SimpleNamespace]) -> None:
+    requests = sampled(loop().requests)
+    assert len({request.seed for request in requests}) == len(requests) == 2 * 4 * PROBLEMS
+    other = sampled(loop("rng_seed=1").requests)
+    assert not {request.seed for request in requests} & {request.seed for request in other}
+
+
+def test_reward_schedule_raises_the_threshold_by_round(loop: Callable[..., SimpleNamespace]) -> None:
+    with pytest.raises(Exception, match="no completion was kept"):
+        loop("curate.reward_schedule=[1.0, 2.0]")
+
+
+def test_across_rounds_keeps_no_solution_twice(loop: Callable[..., SimpleNamespace]) -> None:
+    assert len(loop().trained) == 2
+    with pytest.raises(Exception, match="round 1: no completion was kept"):
+        loop("curate.across_rounds=true")
+
+
+@pytest.mark.parametrize(("keep", "left"), [("accepted", 2), ("all", 2), ("last", 1)])
+def test_checkpoints_are_kept_as_told(loop: Callable[..., SimpleNamespace], keep: str, left: int) -> None:
+    out = loop(f"keep.checkpoints={keep}").out
+    assert len(list(out.glob("round-*/model"))) == left
+    assert (out / "model" / "config.json").exists()
+
+
+def test_a_rejected_round_is_rolled_back_and_its_checkpoint_removed(
+    loop: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A gate that calls everything worse: alpha just under 1 rejects p = 1 - it needs a loss, so force the test.
+    monkeypatch.setattr("recipes.stats.paired_test", lambda before, after, rng_seed: (0.01, 0.99))
+    done = loop()
+    assert [metrics["accepted"] for metrics in done.result.rounds] == [False, False]
+    assert [metrics["sampler"] for metrics in done.result.rounds] == [done.result.rounds[0]["sampler"]] * 2
+    assert done.result.rounds[0]["model"] is not None
+    assert not list(done.out.glob("round-*/model"))
+    assert (done.out / "model").resolve().name == "tiny"
+
+
+def test_patience_stops_after_rounds_without_a_gain(loop: Callable[..., SimpleNamespace]) -> None:
+    assert len(loop("rounds=3", "gate.patience=1").trained) == 1
+    assert len(loop("rounds=3").trained) == 3
+
+
+def test_workers_reach_the_verifier(
+    loop: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verifiers.math import MathVerifier
+
+    seen = []
+    real = MathVerifier.verify_batch
+
+    def spy(self: Any, rows: Any, workers: int | None = None) -> Any:
+        seen.append(workers)
+        return real(self, rows, 1)
+
+    monkeypatch.setattr(MathVerifier, "verify_batch", spy)
+    loop("rounds=1", "workers=3")
+    assert set(seen) == {3}
+
+
+def test_engine_handle_loads_anew_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    class Fake:
+        def load_weights(self, path: str) -> None:
+            loaded.append(path)
+
+        def close(self) -> None:
+            loaded.append("closed")
+
+    monkeypatch.setattr("synth.engines.open", lambda name, model, options: Fake())
+    handle = EngineHandle("transformers", {})
+    handle.at(Path("a"))
+    handle.at(Path("a"))
+    handle.at(Path("b"))
+    handle.fresh_at(Path("b"))
+    handle.close()
+    assert loaded == ["b", "b", "closed"]
+
+
+def test_an_hour_limit_stops_before_the_first_round(loop: Callable[..., SimpleNamespace]) -> None:
+    stopped = loop("limits.hours=1e-9")
+    assert stopped.result.status == "stopped"
+    assert stopped.trained == []
+    assert json.loads((stopped.out / "manifest.json").read_text())["status"] == "stopped"
