@@ -6,7 +6,7 @@ One request is one completion. Text goes in as `prompt` and, where the caller ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -125,12 +125,14 @@ class Engine(Protocol):
         ...
 
 
-def too_long(tokens: int, max_model_len: int) -> str | None:
-    """Why a prompt of `tokens` tokens cannot be sampled from, or None. One token must be left for the completion."""
-    if tokens == 0:
+def unfit(ids: Sequence[int], max_model_len: int, vocab_size: int) -> str | None:
+    """Why a prompt cannot be sampled from, or None. One token must be left for the completion."""
+    if not ids:
         return "prompt has no tokens, a model needs at least 1"
-    if tokens + 1 > max_model_len:
-        return f"prompt has {tokens} tokens, model takes {max_model_len} with its completion"
+    if len(ids) + 1 > max_model_len:
+        return f"prompt has {len(ids)} tokens, model takes {max_model_len} with its completion"
+    if min(ids) < 0 or max(ids) >= vocab_size:
+        return f"prompt has token ids outside the model's vocabulary of {vocab_size}"
     return None
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from synth.engines.base import Capabilities, FinishReason, Output, Request, Sampling, too_long
+from synth.engines.base import Capabilities, FinishReason, Output, Request, Sampling, unfit
 from synth.records.errors import InputError, WorkError
 from synth.records.ids import content_hash
 from synth.records.jsonl import repair_text
@@ -152,9 +152,7 @@ class TransformersEngine:
             ids = list(rendered["input_ids"])
         else:
             ids = self.tokenizer.encode(repair_text(request.prompt)[0])
-        error = too_long(len(ids), self.max_model_len)
-        if error is None and not all(0 <= token < self.model.config.vocab_size for token in ids):
-            error = f"prompt has token ids outside the vocabulary of {self.model.config.vocab_size}"
+        error = unfit(ids, self.max_model_len, self.model.config.vocab_size)
         if error is not None:
             return Output(request.id, "", ids, None, "rejected", error)
         return Prompt(request, ids)

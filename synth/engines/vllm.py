@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from synth.engines.base import Capabilities, Output, Request
 from synth.engines.worker_process import WorkerProcess
@@ -70,7 +70,7 @@ class Options:
     stall_timeout_s: float = 600.0
     """Seconds without a sign of life from a busy engine after which it counts as dead."""
     log_file: str | None = None
-    """Where the engine's own log goes; None is a temporary file, removed at close."""
+    """Where the engine's own log goes; None keeps it only if the engine fails."""
     extra: dict[str, Any] = field(default_factory=dict)
     """More keyword arguments of `vllm.LLM`, passed on as they are."""
 
@@ -138,8 +138,7 @@ class VllmEngine:
 
     def __init__(self, model: str, options: Options) -> None:
         self.options, self.model = options, model
-        self._temporary_log = options.log_file is None
-        self._log = Path(options.log_file or _temporary_log())
+        self._log = _open_log(options.log_file)
         self._inflight: dict[int, Request] = {}  # in the order sent
         self._ids: set[str] = set()
         self._crashes: dict[int, int] = {}
@@ -236,8 +235,7 @@ class VllmEngine:
             self._closed = True
             self._worker.kill()
             self._inflight.clear()
-            if self._temporary_log:
-                self._log.unlink(missing_ok=True)
+            self._log.close()
 
     def _send(self, requests: dict[int, Request], alone: bool) -> None:
         """Send a batch. A dead worker is no error here: what is in flight is sent again when that shows."""
@@ -356,21 +354,32 @@ class VllmEngine:
                 self._alone.setdefault(key, 0)
 
     def _failure(self, what: str, fix: str) -> WorkError:
-        lines = (
-            self._log.read_text("utf-8", "replace").splitlines()[-LOG_LINES:] if self._log.exists() else []
-        )
-        self._temporary_log = False  # the log is evidence now
+        lines = self._log_text().splitlines()[-LOG_LINES:]
         return WorkError("engine vllm", "\n    ".join([what, *lines]), f"{fix} ({self._log_hint()})")
 
+    def _log_text(self) -> str:
+        self._log.seek(0)
+        return self._log.read().decode("utf-8", "replace")
+
     def _log_hint(self) -> str:
-        self._temporary_log = False
-        return f"log: {self._log}"
+        """Where the whole log is: `log_file`, or a file made now, because a failed engine's log is evidence."""
+        path = self.options.log_file
+        if path is None:
+            with tempfile.NamedTemporaryFile("w", prefix="vllm-", suffix=".log", delete=False) as kept:
+                kept.write(self._log_text())
+            path = kept.name
+        return f"log: {path}"
 
 
-def _temporary_log() -> str:
-    descriptor, path = tempfile.mkstemp(prefix="synthloop-vllm-", suffix=".log")
-    os.close(descriptor)
-    return path
+def _open_log(path: str | None) -> IO[bytes]:
+    if path is None:
+        return tempfile.TemporaryFile("a+b")
+    try:
+        return open(path, "a+b")
+    except OSError as error:
+        raise InputError(
+            "engine.options.log_file", f"cannot write {path} ({error.strerror})", "check the path"
+        ) from None
 
 
 def open_engine(model: str | None, options: Options) -> VllmEngine:

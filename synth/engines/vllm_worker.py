@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib.util
 import os
 import queue
 import signal
@@ -25,7 +26,7 @@ import traceback
 from collections import deque
 from typing import Any
 
-from synth.engines.base import too_long
+from synth.engines.base import unfit
 from synth.engines.frames import Channel
 from synth.records.jsonl import repair_text
 
@@ -86,7 +87,7 @@ class Worker:
         self.llm: Any = None
         self.engine: Any = None
         self.tokenizer: Any = None
-        self.max_model_len = self.window = 0
+        self.max_model_len = self.vocab_size = self.window = 0
         self.pulsed = time.monotonic()
 
     def loop(self) -> None:
@@ -111,6 +112,8 @@ class Worker:
             self.load(message["llm"], message["window_factor"], message["small"])
         elif message["op"] == "add":
             sampling = message["sampling"]
+            for settings in sampling:
+                settings["refused"] = schema_error(settings["schema"])
             self.waiting.extend(
                 {**request, "sampling": sampling[request["s"]]} for request in message["requests"]
             )
@@ -134,6 +137,7 @@ class Worker:
         self.engine = self.llm.llm_engine
         self.tokenizer = self.llm.get_tokenizer()
         self.max_model_len = self.engine.model_config.max_model_len
+        self.vocab_size = self.engine.model_config.get_vocab_size()
         self.window = window_factor * self.engine.vllm_config.scheduler_config.max_num_seqs
         self.outbox.put(
             {
@@ -170,9 +174,10 @@ class Worker:
 
     def _admit_one(self, request: dict[str, Any]) -> None:
         key = str(request["k"])
+        error = request["sampling"]["refused"]
         try:
             prompt = self.token_ids(request)
-            error = too_long(len(prompt), self.max_model_len)
+            error = error or unfit(prompt, self.max_model_len, self.vocab_size)
             if error is None:
                 self.running[key] = {**request, "prompt": prompt}
                 self.engine.add_request(key, {"prompt_token_ids": prompt}, sampling_params(request))
@@ -233,6 +238,20 @@ def _finished(request: dict[str, Any], completion: Any) -> dict[str, Any]:
     if reason not in ("stop", "length"):
         row["f"], row["e"] = "error", f"vLLM ended the request with finish_reason {reason!r}"
     return row
+
+
+def schema_error(schema: dict[str, Any] | None) -> str | None:
+    """What is wrong with a JSON schema: vLLM lets some through that break the engine at the next step."""
+    if schema is None or importlib.util.find_spec("jsonschema") is None:
+        return None
+    from jsonschema import SchemaError
+    from jsonschema.validators import validator_for
+
+    try:
+        validator_for(schema).check_schema(schema)
+    except SchemaError as error:
+        return f"sampling.schema is no JSON schema: {error.message} (at {error.json_path})"
+    return None
 
 
 def sampling_params(request: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from typing import IO
 
 from synth.engines.frames import Channel
 
@@ -21,7 +21,7 @@ class WorkerProcess:
     The last argument says whether it was started by the main thread: the kernel's parent-death signal follows threads.
     """
 
-    def __init__(self, module: str, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, module: str, environment: dict[str, str], log: IO[bytes]) -> None:
         ours, theirs = socket.socketpair()
         where = "main" if threading.current_thread() is threading.main_thread() else "thread"
         command = [
@@ -32,12 +32,12 @@ class WorkerProcess:
             str(os.getpid()),
             where,
         ]
-        with theirs, open(log, "ab") as output:
+        with theirs:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+                stdout=log,
+                stderr=log,
                 env=environment,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # Ctrl-C is the parent's business: it decides when the engine ends

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -44,6 +45,7 @@ def fake_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]
     monkeypatch.syspath_prepend(str(FAKE))
     monkeypatch.setenv("PYTHONPATH", str(FAKE))
     monkeypatch.setenv("FAKE_VLLM_LOG", str(tmp_path / "events"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     opened = []
 
     def open_engine(model: str = "tiny", **options: Any) -> Any:
@@ -172,6 +174,17 @@ def test_requests_that_do_not_fit_are_rejected_with_their_cause(fake_vllm: Open)
     assert got["refused"].token_ids is None
 
 
+def test_a_broken_schema_is_rejected_before_it_can_break_the_engine(fake_vllm: Open) -> None:
+    pytest.importorskip("jsonschema")
+    got = ask(
+        fake_vllm(),
+        request("bad", schema={"type": "no such type"}),
+        request("good", schema={"type": "object"}),
+    )
+    assert (got["bad"].finish_reason, got["good"].finish_reason) == ("rejected", "stop")
+    assert "no such type" in str(got["bad"].error)
+
+
 def test_a_killed_engine_is_restarted_and_nothing_is_lost(
     fake_vllm: Open, events: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,19 +278,30 @@ def test_misuse_is_refused(fake_vllm: Open) -> None:
         engine.prompt_logprobs([[1, 2]])
 
 
-def test_the_log_goes_with_the_engine_unless_it_was_asked_for(fake_vllm: Open, tmp_path: Path) -> None:
-    engine = fake_vllm()
-    _ = engine.max_model_len
-    assert engine._log.exists()
-    engine.close()
-    engine.close()
-    assert not engine._log.exists()
+def test_the_log_is_kept_where_it_was_asked_for_or_when_the_engine_fails(
+    fake_vllm: Open, tmp_path: Path
+) -> None:
     kept = fake_vllm(log_file=str(tmp_path / "kept.log"))
-    _ = kept.max_model_len
+    kept.submit([request("bad", KILL)])
+    assert [output.finish_reason for output in kept.outputs()] == ["error"]
     kept.close()
-    assert (tmp_path / "kept.log").exists()
-    with pytest.raises(WorkError, match="closed"):
-        _ = list(kept.outputs()) or kept._receive()
+    kept.close()
+    assert "about to die" in (tmp_path / "kept.log").read_text()
+    failing = fake_vllm(restarts=0)
+    failing.submit([request("bad", KILL)])
+    with pytest.raises(WorkError, match="about to die") as caught:
+        list(failing.outputs())
+    log = Path(str(caught.value).rsplit("log: ", 1)[1].rstrip(")"))
+    assert "about to die" in log.read_text()
+    with pytest.raises(InputError, match="log_file"):
+        fake_vllm(log_file=str(tmp_path / "no" / "such.log"))
+
+
+def test_a_closed_engine_says_so(fake_vllm: Open) -> None:
+    engine = fake_vllm()
+    engine.close()
+    with pytest.raises(WorkError, match="is closed"):
+        _ = engine.max_model_len
 
 
 SCRIPT = """

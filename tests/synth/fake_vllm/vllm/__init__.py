@@ -51,7 +51,9 @@ class Tokenizer:
 class Engine:
     def __init__(self, arguments: dict[str, Any]) -> None:
         self.arguments = arguments
-        self.model_config = SimpleNamespace(max_model_len=arguments.get("max_model_len", 64))
+        self.model_config = SimpleNamespace(
+            max_model_len=arguments.get("max_model_len", 64), get_vocab_size=lambda: 1000
+        )
         scheduler = SimpleNamespace(max_num_seqs=arguments.get("max_num_seqs", 4))
         self.vllm_config = SimpleNamespace(scheduler_config=scheduler)
         self.engine_core = SimpleNamespace(shutdown=lambda: record({"shutdown": arguments["model"]}))
