@@ -167,7 +167,7 @@ def collect_imports(processes: Mapping[str, subprocess.Popen[str]]) -> dict[str,
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            found[name] = {"error": f"its import did not end within {IMPORT_LIMIT_S:.0f} s"}
+            found[name] = {"error": f"its import did not end within {IMPORT_LIMIT_S:.0f} s", "slow": True}
             continue
         found[name] = _import_result(process.returncode, out, err)
     return found
@@ -188,14 +188,7 @@ def torch_finding(torch: Mapping[str, Any]) -> Finding:
     if "version" in torch:
         build = f"CUDA {torch['cuda']}" if torch["cuda"] else "CPU build"
         return Finding("torch", "ok", f"{torch['version']} ({build})", facts=dict(torch))
-    seen = f"does not load: {torch['error']}" if torch else "not installed"
-    return Finding(
-        "torch",
-        "lack",
-        seen,
-        "pip install --force-reinstall torch (in a clone: make setup-again)",
-        dict(torch),
-    )
+    return not_loaded("torch", torch, "pip install --force-reinstall torch (in a clone: make setup-again)")
 
 
 def engine_findings(imports: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
@@ -215,9 +208,17 @@ def engine_findings(imports: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
         first = Finding("vllm", "warn", seen, fix, dict(vllm))
     if "version" in transformers:
         return [first, Finding("transformers", "ok", str(transformers["version"]), facts=dict(transformers))]
-    seen = f"does not load: {transformers['error']}" if transformers else "not installed"
     fix = f"pip install --force-reinstall --no-deps transformers (all of it: pip install {DISTRIBUTION})"
-    return [first, Finding("transformers", "lack", seen, fix, dict(transformers))]
+    return [first, not_loaded("transformers", transformers, fix)]
+
+
+def not_loaded(topic: str, imported: Mapping[str, Any], fix: str) -> Finding:
+    """What to say of a needed package that did not load; a slow import on a busy machine is no lack."""
+    if imported.get("slow"):
+        again = "the machine is busy or its disk slow: run `synth doctor` again"
+        return Finding(topic, "warn", f"not known: {imported['error']}", again, dict(imported))
+    seen = f"does not load: {imported['error']}" if imported else "not installed"
+    return Finding(topic, "lack", seen, fix, dict(imported))
 
 
 def nvidia_gpus() -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ cuts a later piece of the same list. Which split a problem may appear in is deci
 (numbers, operations and their order, not its wording), so train, held_out and base are disjoint for all counts
 and all rng_seeds. No list holds the same problem twice.
 
-`base` is what people write down when they write worked solutions: mostly the easy levels. `train` and
-`held_out` have all four levels equally often; there `solution` is only a reference and self-training does not
-need it.
+`base` is what people write down: mostly the easy levels, and beside `solution` a column `written` that is the worked
+solution or, more often, a hasty form of it (hasty.py). `train` and `held_out` have all four levels equally often; there
+`solution` is only a reference and self-training does not need it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from synth.generators.procedural.code_problems import code_problem
 from synth.generators.procedural.draw import SPLITS, Draw, Problem, split_of
+from synth.generators.procedural.hasty import SHARE, hasty
 from synth.generators.procedural.math_problems import math_problem
 from synth.records.errors import InputError, did_you_mean
 
@@ -50,7 +51,12 @@ def _row(name: str, split: str, rng_seed: int, index: int, seen: set[str]) -> di
         problem = _DOMAINS[name](draw, draw.weighted(SPLITS[split].levels) + 1)
         if split_of(problem.key) == split and problem.key not in seen:
             seen.add(problem.key)
-            return problem.row
+            return problem.row if split != "base" else _as_written(name, draw, problem.row)
     raise InputError(
         "procedural count", f"row {index} of {name}/{split} finds no new problem", "ask for fewer"
     )
+
+
+def _as_written(name: str, draw: Draw, row: dict[str, Any]) -> dict[str, Any]:
+    in_haste = draw.chance(SHARE[name])
+    return {**row, "written": hasty(name, row["solution"]) if in_haste else row["solution"]}
