@@ -172,10 +172,23 @@ class _Job:
             )
             if progress.best is not None:
                 facts["best evaluation"] = f"{progress.best:.4f} at step {progress.best_step}"
+            # A path of this machine tells a reader nothing; the hash does.
+            local = Path(self.model).is_dir()
+            base = (
+                f"{Path(self.model).name}, hash {models.identity(self.model, config)}"
+                if local
+                else self.model
+            )
             card = model_card(
-                name=self.out.name, base=self.model, method=self.method, steps=progress.step, facts=facts,
-                options=asdict(self.options), lineage=lineage,
-            )  # fmt: skip
+                name=self.out.name,
+                base=base,
+                hub_name=None if local else self.model,
+                method=self.method,
+                steps=progress.step,
+                facts=facts,
+                options=asdict(self.options),
+                lineage=lineage,
+            )
             header = {"fingerprint": run.states.fingerprint, "stopped_early": run.stopped_early}
             record = "".join(json.dumps(line) + "\n" for line in (header, *progress.logs))
             plain = models.merged(accelerator.unwrap_model(run.model, keep_fp32_wrapper=False))

@@ -52,7 +52,7 @@ def test_ranks_get_equally_many_groups(lengths: list[int], budget: int, ranks: i
         assert all(any(groups) for groups in shares)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(data=st.data(), lengths=lengths_of)
 def test_collate_predicts_each_trained_token_from_the_one_before(
     data: st.DataObject, lengths: list[int]

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import trainers
+from synth.records.ids import model_hash
 from trainers.core import model as models
 from trainers.options import LoraOptions, ScratchOptions, TrainOptions
 from trainers.scratch import create
@@ -148,7 +149,9 @@ def test_folder_holds_tokenizer_card_and_generation_config(tmp_path: Path, model
     card = (tmp_path / "m" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: transformers\n")
     assert '"dataset": "abc123"' in card
-    assert str(start) in card
+    assert model_hash(start) in card
+    assert str(tmp_path.parent) not in card
+    assert "base_model" not in card
 
 
 def test_interrupted_export_leaves_no_folder(

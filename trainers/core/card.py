@@ -11,18 +11,22 @@ def model_card(
     *,
     name: str,
     base: str,
+    hub_name: str | None,
     method: str,
     steps: int,
     facts: Mapping[str, Any],
     options: Mapping[str, Any],
     lineage: Mapping[str, Any] | None,
 ) -> str:
-    """Markdown with the hub's front matter: start model, data, options, and where everything came from."""
+    """Markdown with the hub's front matter: start model, data, options, and where everything came from.
+
+    `base` describes the start model; `hub_name` is its name on the hub if that is where it came from.
+    """
     lines = [
         "---",
         "library_name: transformers",
         "pipeline_tag: text-generation",
-        f"base_model: {json.dumps(base)}",
+        *([f"base_model: {json.dumps(hub_name)}"] if hub_name else []),
         "tags: [synthloop, " + method + "]",
         "---",
         "",
