@@ -128,6 +128,7 @@ class _Job:
         states = States(self.out, self._fingerprint(config, data, held))
         done = finished(self.out, states.fingerprint, dict(data.counts))
         if done is not None:
+            states.clear()  # a kill between the export and the clearing left them
             self.log(f"{self.out} is finished: {done.steps} steps")
             return done
         states.check()

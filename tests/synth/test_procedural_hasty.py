@@ -11,7 +11,8 @@ PROGRAMS = [
     ("def f(n):\n    n = n - 25\n    return n % 9", "def f(n):\n    n = n - 25\n    return n"),
     ("def f(xs):\n    return len(set(xs))", "def f(xs):\n    return xs"),
     ("def f(a, b):\n    n = min(a, b)\n    return n % 19", "def f(a, b):\n    n = min(a, b)\n    return n"),
-    ("def f(n):\n    if n < 2:\n        return 1\n    return n + 3", "def f(n):\n    if n < 2:\n        return 1\n    return n"),
+    ("def f(n):\n    if n < 2:\n        return 1\n    return -n",
+     "def f(n):\n    if n < 2:\n        return 1\n    return n"),
 ]  # fmt: skip
 
 
