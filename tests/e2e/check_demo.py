@@ -23,6 +23,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ COLUMNS = {
     "verdicts": {"sample_id", "verifier", "status", "reward", "reason", "details"},
     "dataset": {"sample_id", "decision", "decision_reason"},
 }
-ROUNDS, TRAIN, HELD_OUT, SAMPLES = 2, 200, 150, 4
+ROUNDS, SAMPLES = 2, 4
 SHORT = [
     f"rounds={ROUNDS}",
     f"sampling.n={SAMPLES}",
@@ -68,21 +69,34 @@ def expect(truth: object, what: str) -> None:
         raise CheckError(what)
 
 
-def start(out: Path, more: list[str], mark: str) -> subprocess.Popen[bytes]:
+@dataclass(frozen=True)
+class Demo:
+    """One shortened demo: where it goes, how many problems a domain, more arguments for `synth run`."""
+
+    out: Path
+    train: int
+    held_out: int
+    more: tuple[str, ...]
+
+
+def start(demo: Demo, mark: str) -> subprocess.Popen[bytes]:
     """Start the shortened demo; its output goes to ours."""
     from recipes.settings import load_recipe
 
     settings = list(SHORT)
     for domain in load_recipe("demo").domains:
-        settings += [f"domains.{domain}.train.count={TRAIN}", f"domains.{domain}.held_out.count={HELD_OUT}"]
+        settings += [
+            f"domains.{domain}.train.count={demo.train}",
+            f"domains.{domain}.held_out.count={demo.held_out}",
+        ]
     command = [
         str(SYNTH),
         "run",
         "demo",
         "--out",
-        str(out),
+        str(demo.out),
         *(w for s in settings for w in ("--set", s)),
-        *more,
+        *demo.more,
     ]
     return subprocess.Popen(
         command, env={**os.environ, MARK: mark, "NO_COLOR": "1"}, stdin=subprocess.DEVNULL
@@ -155,10 +169,11 @@ def same_row(before: dict[str, Any], after: dict[str, Any] | None) -> bool:
     )
 
 
-def kill_in_the_middle(out: Path, more: list[str]) -> None:
+def kill_in_the_middle(demo: Demo) -> None:
     """Start, let the first round close and the second begin, SIGTERM."""
+    out = demo.out
     mark = uuid.uuid4().hex
-    process = start(out, more, mark)
+    process = start(demo, mark)
     try:
         second = out / "round-01" / "completions" / "journal.jsonl"
         enough = 2 * SAMPLES
@@ -187,9 +202,9 @@ def kill_in_the_middle(out: Path, more: list[str]) -> None:
     )
 
 
-def finish(out: Path, more: list[str]) -> None:
+def finish(demo: Demo) -> None:
     """Run to the end."""
-    process = start(out, more, uuid.uuid4().hex)
+    process = start(demo, uuid.uuid4().hex)
     try:
         status = process.wait(timeout=LIMIT_S)
     finally:
@@ -198,7 +213,7 @@ def finish(out: Path, more: list[str]) -> None:
     expect(status == 0, f"exit status of the resumed run is {status}, not 0")
 
 
-def check_files(out: Path) -> None:
+def check_files(out: Path, held_out: int) -> None:
     """The run directory of docs/contracts.md."""
     manifest = json.loads((out / "manifest.json").read_text())
     expect(manifest["format"] == 1 and manifest["status"] == "done", f"manifest: {manifest}")
@@ -223,11 +238,11 @@ def check_files(out: Path) -> None:
         expect(
             set(ids["dataset"]) <= set(ids["completions"]), f"{folder.name}: dataset rows without completions"
         )
-        check_metrics(folder, list(part_rows(folder / "completions")))
+        check_metrics(folder, list(part_rows(folder / "completions")), held_out)
     check_model(out / "model")
 
 
-def check_metrics(folder: Path, completions: list[dict[str, Any]]) -> None:
+def check_metrics(folder: Path, completions: list[dict[str, Any]], held_out: int) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     expect(metrics.keys() >= METRICS, f"{folder.name}/metrics.json lacks {METRICS - metrics.keys()}")
     domains = sorted({row["domain"] for row in completions})
@@ -246,8 +261,8 @@ def check_metrics(folder: Path, completions: list[dict[str, Any]]) -> None:
         for who in ("base", "model"):
             scores = metrics[who][domain]
             expect(
-                scores["n"] == HELD_OUT,
-                f"{folder.name}, {domain}: scored on {scores['n']} problems, not {HELD_OUT}",
+                scores["n"] == held_out,
+                f"{folder.name}, {domain}: scored on {scores['n']} problems, not {held_out}",
             )
             score = scores["pass@1"]
             expect(
@@ -275,14 +290,15 @@ def print_gain(out: Path) -> None:
             )
 
 
-def check(out: Path, more: list[str]) -> None:
+def check(demo: Demo) -> None:
+    out = demo.out
     if out.exists():
         shutil.rmtree(out)
-    kill_in_the_middle(out, more)
+    kill_in_the_middle(demo)
     rows, files = rows_on_disk(out), closed_files(out)
     count = sum(map(len, rows.values()))
     print(f"check: stopped with 143, {count} rows and {len(files)} closed files on disk", flush=True)
-    finish(out, more)
+    finish(demo)
     after, files_after = rows_on_disk(out), closed_files(out)
     for folder, before in rows.items():
         changed = [name for name, row in before.items() if not same_row(row, after[folder].get(name))]
@@ -290,9 +306,9 @@ def check(out: Path, more: list[str]) -> None:
     changed = [name for name, digest in files.items() if files_after.get(name) != digest]
     expect(not changed, f"closed files changed over the resume: {changed}")
     print(f"check: resumed with 0, all {count} rows and {len(files)} files unchanged", flush=True)
-    check_files(out)
+    check_files(out, demo.held_out)
     print("check: files, columns and funnel are as the contract says", flush=True)
-    finish(out, more)
+    finish(demo)
     expect(closed_files(out) == files_after, "running a finished run again changed it")
     print_gain(out)
 
@@ -300,12 +316,14 @@ def check(out: Path, more: list[str]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check a shortened demo.")
     parser.add_argument("--out", type=Path, default=Path("runs/check-demo"), help="is removed first")
+    parser.add_argument("--train", type=int, default=200, help="problems a domain and round")
+    parser.add_argument("--held-out", type=int, default=150, help="held-out problems a domain")
     parser.add_argument("more", nargs="*", help="more arguments for synth run, after --")
     options = parser.parse_args()
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run is cleaned up after
     try:
-        check(options.out, options.more)
+        check(Demo(options.out, options.train, options.held_out, tuple(options.more)))
     except (CheckError, KeyError, OSError, subprocess.TimeoutExpired) as error:
         print(f"check failed: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
