@@ -254,10 +254,12 @@ def _improve(ctx: Context, index: int, accepted: Model, growth: Growth) -> tuple
             rows,
             str(folder / "model"),
             ctx.recipe.train_options(),
-            ctx.recipe.rng_seed + index,
+            int(content_hash("training", ctx.recipe.rng_seed, index), 16) % 2**31,
             validation=validation,
             lineage=lineage,
             on_step=lambda entry: bar.update(entry["step"], entry["steps"]),
+            log=log.info,
+            hub={"trust_remote_code": ctx.recipe.model.trust_remote_code},
         )
     digest = model_hash(folder / "model")
     training = training_facts(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from synth.records.errors import InputError, WorkError
 from synth.records.ids import model_hash
 from synth.records.jsonl import read_jsonl, write_json
 from synth.store import RunFolder, read_json, read_parts
+
+log = logging.getLogger("synthloop")
 
 if TYPE_CHECKING:
     from recipes.progress import Progress
@@ -71,6 +74,8 @@ def _train(recipe: Recipe, base: Path, rows: list[Row], out: Path, progress: Pro
             validation=validation,
             lineage=lineage,
             on_step=lambda entry: bar.update(entry["step"], entry["steps"]),
+            log=log.info,
+            hub={"trust_remote_code": recipe.model.trust_remote_code},
         )
     return training_facts(result)
 

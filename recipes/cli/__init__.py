@@ -70,6 +70,8 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # Idle OpenMP threads must sleep: spinning ones take the cores from the engine and the verifiers beside them.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = argparse.Namespace()
     before = signal.getsignal(signal.SIGTERM)
     try:
