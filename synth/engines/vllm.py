@@ -42,7 +42,7 @@ class Options:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     dtype: str = "auto"
-    """Number type of weights and activations: auto, float32, bfloat16, float16."""
+    """Number type of weights and activations: auto (float32 for small models on CPUs), float32, bfloat16, float16."""
     max_model_len: int | None = None
     """Context length in tokens."""
     gpu_memory_utilization: float = 0.9
@@ -52,7 +52,7 @@ class Options:
     max_num_seqs: int | None = None
     """Sequences decoded at once."""
     kv_cache_gib: int | None = None
-    """Memory of the key-value cache in GiB; None is 2 on a CPU and the rest of the share on a GPU."""
+    """Memory of the key-value cache in GiB; None is 4 (1 for small models) on a CPU, the share's rest on a GPU."""
     enforce_eager: bool | None = None
     """No compilation, no CUDA graphs: starts sooner, decodes slower. None is True for small models on CPUs."""
     threads: int | None = None
@@ -113,13 +113,14 @@ class Options:
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         # Threads that wait for one another at every small matrix cost more than they save, and on a busy machine an
         # engine of two threads was seen to need four times the CPU time of one.
-        threads = self.threads or (1 if is_small(model) else None)
+        small = is_small(model)
+        threads = self.threads or (1 if small else None)
         return {
             **os.environ,
             **({"OMP_NUM_THREADS": str(threads)} if threads else {}),
             "PYTHONPATH": os.pathsep.join(paths),
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "VLLM_CPU_KVCACHE_SPACE": str(self.kv_cache_gib or 2),
+            "VLLM_CPU_KVCACHE_SPACE": str(self.kv_cache_gib or (1 if small else 4)),
             "VLLM_NO_USAGE_STATS": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
@@ -128,7 +129,8 @@ class Options:
 def is_small(model: str) -> bool:
     """Whether a local model's weights are below `SMALL_BYTES`; False for a hub name."""
     folder = Path(model).expanduser()
-    return folder.is_dir() and sum(path.stat().st_size for path in folder.glob("*.safetensors")) < SMALL_BYTES
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder.is_dir() else 0
+    return 0 < size < SMALL_BYTES
 
 
 class VllmEngine:
@@ -155,7 +157,8 @@ class VllmEngine:
     def _start(self) -> WorkerProcess:
         worker = WorkerProcess("synth.engines.vllm_worker", self.options.environment(self.model), self._log)
         self._ready = None
-        worker.channel.send(self._load_message())
+        with contextlib.suppress(OSError):  # a worker that died at once shows when its answer is awaited
+            worker.channel.send(self._load_message())
         return worker
 
     def _load_message(self) -> dict[str, Any]:

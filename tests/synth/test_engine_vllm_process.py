@@ -108,10 +108,18 @@ def test_defaults_leave_the_choice_to_vllm(fake_vllm: Open, events: Any) -> None
     assert arguments["enable_chunked_prefill"] is False  # on CPUs only
 
 
-def test_small_models_run_eagerly_on_one_thread(fake_vllm: Open, events: Any, tmp_path: Path) -> None:
+def test_small_models_run_eagerly_on_one_thread_in_float32(
+    fake_vllm: Open, events: Any, tmp_path: Path
+) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"x")
     _ = fake_vllm(str(tmp_path)).max_model_len
-    assert (events("llm")[0]["enforce_eager"], events("env")[0]["OMP_NUM_THREADS"]) == (True, "1")
+    _ = fake_vllm(str(tmp_path), dtype="bfloat16", enforce_eager=False, threads=3).max_model_len
+    _ = fake_vllm("owner/large").max_model_len
+    seen = [(llm.get("enforce_eager"), llm["dtype"]) for llm in events("llm")]
+    assert seen == [(True, "float32"), (False, "bfloat16"), (None, "auto")]
+    threads = [environment["OMP_NUM_THREADS"] for environment in events("env")]
+    assert threads == ["1", "3", os.environ.get("OMP_NUM_THREADS")]
+    assert [environment["VLLM_CPU_KVCACHE_SPACE"] for environment in events("env")] == ["1", "1", "4"]
 
 
 def test_sampling_reaches_vllm(fake_vllm: Open) -> None:
@@ -123,6 +131,13 @@ def test_sampling_reaches_vllm(fake_vllm: Open) -> None:
     assert (seen["seed"], seen["structured_outputs"]) == (3, {"json": schema})
     greedy = json.loads(got["g"].text)
     assert (greedy["temperature"], greedy["seed"], greedy["stop"]) == (0.0, None, None)
+
+
+def test_older_vllm_gets_schemas_under_its_own_name(fake_vllm: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_VLLM_SCHEMA_CLASS", "GuidedDecodingParams")
+    schema = {"type": "object"}
+    seen = json.loads(ask(fake_vllm(), request("a", schema=schema))["a"].text)
+    assert (seen["guided_decoding"], seen["structured_outputs"]) == ({"json": schema}, None)
 
 
 def test_token_ids_go_in_and_out(fake_vllm: Open) -> None:

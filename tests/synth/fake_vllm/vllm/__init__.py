@@ -35,6 +35,7 @@ class SamplingParams:
     stop: list[str] | None = None
     seed: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
+    guided_decoding: StructuredOutputsParams | None = None
     output_kind: str = ""
     prompt_logprobs: int | None = None
     detokenize: bool = True
@@ -124,6 +125,6 @@ _module("vllm.distributed.parallel_state", cleanup_dist_env_and_memory=lambda: N
 _module(
     "vllm.sampling_params",
     SamplingParams=SamplingParams,
-    StructuredOutputsParams=StructuredOutputsParams,
+    **{os.environ.get("FAKE_VLLM_SCHEMA_CLASS", "StructuredOutputsParams"): StructuredOutputsParams},
     RequestOutputKind=SimpleNamespace(FINAL_ONLY="final_only"),
 )
