@@ -39,7 +39,9 @@ def _tests(task: dict[str, Any]) -> dict[str, Any]:
 def mutate(source: str, function: str, rng: random.Random) -> str | None:
     """`source` with one operator or constant of `function` changed, None if it has none."""
     tree = ast.parse(source)
-    body = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == function)
+    body = next(
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == function
+    )
     docstring = body.body[0].value if isinstance(body.body[0], ast.Expr) else None
     changes: list[Callable[[], None]] = []
 
@@ -78,14 +80,20 @@ def test_every_humaneval_solution_passes(code: CodeVerifier, shared_data: Callab
     tasks = _tasks(shared_data("humaneval/HumanEval.jsonl.gz"))
     rows = [{"completion": t["prompt"] + t["canonical_solution"], "tests": _tests(t)} for t in tasks]
     verdicts = list(code.verify_batch(rows, workers=2))
-    failed = {t["task_id"]: (v.reason, v.details) for t, v in zip(tasks, verdicts, strict=True) if v.status != "pass"}
+    failed = {
+        t["task_id"]: (v.reason, v.details)
+        for t, v in zip(tasks, verdicts, strict=True)
+        if v.status != "pass"
+    }
     assert not failed
     assert len(verdicts) == 164
     weak = [t["task_id"] for t, v in zip(tasks, verdicts, strict=True) if v.details["trust"] != "strong"]
     assert weak == []
 
 
-def test_mutations_of_humaneval_solutions_fail(code: CodeVerifier, shared_data: Callable[[str], Path]) -> None:
+def test_mutations_of_humaneval_solutions_fail(
+    code: CodeVerifier, shared_data: Callable[[str], Path]
+) -> None:
     rng = random.Random(0)
     rows = []
     for task in _tasks(shared_data("humaneval/HumanEval.jsonl.gz")):

@@ -17,7 +17,11 @@ from verifiers.sandbox import plain
 
 ADD = {"type": "function", "entry_point": "add", "cases": [{"args": [1, 2], "kwargs": {}, "expected": 3}]}
 SUM = {"type": "stdio", "cases": [{"stdin": "1 2\n", "stdout": "3\n"}]}
-CHECK = {"type": "assert", "code": "def check(candidate):\n    assert candidate(1, 2) == 3\n", "entry_point": "add"}
+CHECK = {
+    "type": "assert",
+    "code": "def check(candidate):\n    assert candidate(1, 2) == 3\n",
+    "entry_point": "add",
+}
 GOOD = "def add(a, b):\n    return a + b\n"
 READ_SUM = "print(sum(map(int, input().split())))\n"
 ALWAYS = "class A:\n    def __eq__(self, other): return True\ndef add(a, b): return A()\n"
@@ -60,7 +64,12 @@ def judge(verifier: CodeVerifier, completion: str, tests: Any, **row: Any) -> st
         (GOOD, {"type": "function", "entry_point": "add", "cases": []}, "error", "infra_error"),
         (GOOD, {"type": "unit"}, "error", "infra_error"),
         (GOOD, {**CHECK, "code": "def check(candidate) assert"}, "error", "infra_error"),
-        (GOOD, {**ADD, "cases": [{"args": [{"$type": "x", "value": 1}], "expected": 1}]}, "error", "infra_error"),
+        (
+            GOOD,
+            {**ADD, "cases": [{"args": [{"$type": "x", "value": 1}], "expected": 1}]},
+            "error",
+            "infra_error",
+        ),
     ],
 )
 def test_status_and_reason(code: CodeVerifier, completion: str, tests: Any, status: str, reason: str) -> None:
@@ -82,7 +91,9 @@ def test_details_tell_what_happened(code: CodeVerifier) -> None:
 def test_missing_field_and_text_tests(code: CodeVerifier) -> None:
     assert judge(code, GOOD, None) == "missing_field"
     assert code.verify({"tests": ADD}).reason == "missing_field"
-    assert judge(code, READ_SUM, '{"type": "stdio", "cases": [{"stdin": "1 2", "stdout": "3"}]}') == "accepted"
+    assert (
+        judge(code, READ_SUM, '{"type": "stdio", "cases": [{"stdin": "1 2", "stdout": "3"}]}') == "accepted"
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,7 +118,9 @@ def test_cheats_fail(code: CodeVerifier, cheat: str, tests: Any) -> None:
     assert verdict.status == "fail", verdict
 
 
-def test_bool_is_not_an_integer_in_function_tests_but_python_equality_rules_in_asserts(code: CodeVerifier) -> None:
+def test_bool_is_not_an_integer_in_function_tests_but_python_equality_rules_in_asserts(
+    code: CodeVerifier,
+) -> None:
     one = {**CHECK, "code": "def check(candidate):\n    assert candidate(1, 2) == 1\n"}
     assert judge(code, "def add(a, b): return True", one) == "accepted"
     same = {**ADD, "cases": [{"args": [1, 2], "expected": 1}]}
@@ -133,7 +146,11 @@ def test_values_cross_with_their_types(code: CodeVerifier) -> None:
 
 
 def test_keyword_arguments_and_method_of_solution(code: CodeVerifier) -> None:
-    tests = {"type": "function", "entry_point": "add", "cases": [{"args": [1], "kwargs": {"b": 2}, "expected": 3}]}
+    tests = {
+        "type": "function",
+        "entry_point": "add",
+        "cases": [{"args": [1], "kwargs": {"b": 2}, "expected": 3}],
+    }
     assert judge(code, GOOD, tests) == "accepted"
     assert judge(code, "class Solution:\n    def add(self, a, b): return a + b", tests) == "accepted"
 
@@ -231,7 +248,9 @@ def test_real_objects_are_judged_in_one_jail_and_marked(code: CodeVerifier) -> N
     verdict = code.verify({"completion": program, "tests": tests})
     assert (verdict.reason, verdict.details["trust"]) == ("accepted", "weak")
     assert judge(code, program.replace("append(x)", "append(0)"), tests) == "wrong_answer"
-    assert judge(code, program + "import os\nStack.push = lambda s, x: os._exit(0)\n", tests) == "runtime_error"
+    assert (
+        judge(code, program + "import os\nStack.push = lambda s, x: os._exit(0)\n", tests) == "runtime_error"
+    )
     callback = {"type": "assert", "code": "assert add(lambda: 1, 2) == 3"}
     verdict = code.verify({"completion": "def add(f, b): return f() + b", "tests": callback})
     assert (verdict.reason, verdict.details["trust"]) == ("accepted", "weak")
@@ -290,7 +309,9 @@ def test_the_program_in_a_completion(text: str, program: str) -> None:
 
 
 def test_fences_in_a_docstring_are_not_the_program(code: CodeVerifier) -> None:
-    program = 'def add(a, b):\n    """Adds.\n\n    ```python\n    add(1, 2)\n    ```\n    """\n    return a + b\n'
+    program = (
+        'def add(a, b):\n    """Adds.\n\n    ```python\n    add(1, 2)\n    ```\n    """\n    return a + b\n'
+    )
     assert judge(code, program, ADD) == "accepted"
 
 
@@ -406,7 +427,9 @@ def test_options_are_checked() -> None:
     assert verifiers.options_class("code") is CodeOptions
 
 
-def test_a_batch_keeps_order_and_judges_twins_once(code: CodeVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_keeps_order_and_judges_twins_once(
+    code: CodeVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
     inner = type(code).verify
 

@@ -14,7 +14,9 @@ from verifiers import sandbox as sandbox_package
 from verifiers.code import CodeVerifier
 from verifiers.sandbox import Limits, Sandbox, SandboxError, kernel, probe
 
-_TIERS = [tier for tier, here in (("T1", probe()["tier"] == "T1"), ("T2", probe()["landlock_abi"] > 0)) if here]
+_TIERS = [
+    tier for tier, here in (("T1", probe()["tier"] == "T1"), ("T2", probe()["landlock_abi"] > 0)) if here
+]
 pytestmark = pytest.mark.skipif(not _TIERS, reason=f"no isolation here: {probe()['errors']}")
 
 
@@ -47,8 +49,14 @@ def test_no_network(jail: CodeVerifier) -> None:
             server.accept()
     for family in ("AF_INET, socket.SOCK_DGRAM", "AF_INET6", "AF_UNIX", "AF_NETLINK, socket.SOCK_RAW"):
         assert attempt(jail, f"import socket; socket.socket(socket.{family})") == "PermissionError"
-    assert attempt(jail, "import socket; socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)") == "PermissionError"
-    assert attempt(jail, "import socket; a, b = socket.socketpair(); a.send(b'x'); assert b.recv(1) == b'x'") == "done"
+    assert (
+        attempt(jail, "import socket; socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)")
+        == "PermissionError"
+    )
+    assert (
+        attempt(jail, "import socket; a, b = socket.socketpair(); a.send(b'x'); assert b.recv(1) == b'x'")
+        == "done"
+    )
     started = time.monotonic()
     assert "error" in attempt(jail, "import socket; socket.gethostbyname('example.com')").lower()
     assert time.monotonic() - started < 15

@@ -23,12 +23,14 @@ _hashable = st.recursive(
 )  # fmt: skip
 _values = st.recursive(
     _hashable | st.integers().map(lambda n: n**97),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.lists(inner, max_size=3).map(tuple)
-    | st.sets(_hashable, max_size=3)
-    | st.dictionaries(_hashable, inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["$type", "value", "x"]), inner, max_size=3)
-    | st.binary(max_size=5).map(bytearray),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.sets(_hashable, max_size=3)
+        | st.dictionaries(_hashable, inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["$type", "value", "x"]), inner, max_size=3)
+        | st.binary(max_size=5).map(bytearray)
+    ),
     max_leaves=12,
 )
 

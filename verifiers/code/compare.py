@@ -48,12 +48,18 @@ def _same(expected: Any, tree: Any, rules: Rules) -> bool:
         kind, items = _items(tree)
         if items is None or kind not in ("set", "frozenset"):
             return False
-        return (kind == type(expected).__name__ or not rules.strict_types) and _same_set(expected, items, rules)
+        return (kind == type(expected).__name__ or not rules.strict_types) and _same_set(
+            expected, items, rules
+        )
     if isinstance(expected, dict):
         return _same_dict(expected, tree, rules)
     if isinstance(tree, (list, dict)) and (not isinstance(tree, dict) or tree.get("$type") not in _SCALARS):
         return False
-    if isinstance(tree, dict) and isinstance(tree.get("value"), str) and len(tree["value"]) > _longest(expected):
+    if (
+        isinstance(tree, dict)
+        and isinstance(tree.get("value"), str)
+        and len(tree["value"]) > _longest(expected)
+    ):
         return False
     return _same_scalar(expected, plain.decode(tree), rules)
 
@@ -88,7 +94,8 @@ def _same_dict(expected: dict[Any, Any], tree: Any, rules: Rules) -> bool:
         return False
     if "$type" not in tree:
         return len(tree) == len(expected) and all(
-            type(key) is str and key in tree and _same(value, tree[key], rules) for key, value in expected.items()
+            type(key) is str and key in tree and _same(value, tree[key], rules)
+            for key, value in expected.items()
         )
     pairs = tree.get("value")
     if tree["$type"] != "dict" or not isinstance(pairs, list) or len(pairs) != len(expected):
@@ -121,8 +128,13 @@ def _match_all(expected: list[Any], items: list[Any], same: Any) -> bool:
 
 def _match_sorted(expected: list[Any], items: list[Any], same: Any) -> bool:
     """Large collections: sorted by what they look like, then pairwise."""
-    values = [plain.encode(value) if not isinstance(value, tuple) else plain.encode(list(value)) for value in expected]
-    pairs = zip(sorted(zip(map(_key, values), range(len(values)), strict=True)), sorted(items, key=_key), strict=True)
+    values = [
+        plain.encode(value) if not isinstance(value, tuple) else plain.encode(list(value))
+        for value in expected
+    ]
+    pairs = zip(
+        sorted(zip(map(_key, values), range(len(values)), strict=True)), sorted(items, key=_key), strict=True
+    )
     return all(same(expected[index], item) for (_, index), item in pairs)
 
 
@@ -196,7 +208,9 @@ def _same_line(expected: str, printed: str, tolerance: float | None) -> bool:
     if tolerance is None:
         return False
     wanted, got = expected.split(), printed.split()
-    return len(wanted) == len(got) and all(_same_token(a, b, tolerance) for a, b in zip(wanted, got, strict=True))
+    return len(wanted) == len(got) and all(
+        _same_token(a, b, tolerance) for a, b in zip(wanted, got, strict=True)
+    )
 
 
 def _same_token(expected: str, printed: str, tolerance: float) -> bool:

@@ -47,6 +47,8 @@ def check_positive(name: str, value: Any) -> None:
 
 def check_tolerance(value: Any) -> None:
     """Raises ValueError unless `value` is None or a finite number, not negative."""
-    good = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf)
+    good = value is None or (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    )
     if not good:
         raise ValueError(f"float_tolerance: seen {value!r}; a number >= 0, or null")

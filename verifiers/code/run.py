@@ -75,12 +75,16 @@ class Runner:
         """The outcome. Raises SandboxError (worth a retry) and TestsError."""
         started = time.monotonic()
         try:
-            outcome = {"function": self._function, "stdio": self._stdio, "assert": self._assert}[self.task.kind]()
+            outcome = {"function": self._function, "stdio": self._stdio, "assert": self._assert}[
+                self.task.kind
+            ]()
         except _Stop as stop:
             outcome = stop.outcome
         outcome.details["wall_seconds"] = round(time.monotonic() - started, 4)
         outcome.details["cpu_seconds"] = round(sum(ended.cpu for ended in self.usage), 4)
-        outcome.details["peak_memory_mb"] = round(max((ended.peak for ended in self.usage), default=0) / 2**20, 1)
+        outcome.details["peak_memory_mb"] = round(
+            max((ended.peak for ended in self.usage), default=0) / 2**20, 1
+        )
         return outcome
 
     @contextlib.contextmanager
@@ -245,7 +249,9 @@ class Runner:
             frame = session.receive(deadline, self.task.max_frame)
             if frame is None:
                 session.wait(deadline)
-                raise _Stop("runtime_error", message="the program ended during its tests", suspicions=["ended_early"])
+                raise _Stop(
+                    "runtime_error", message="the program ended during its tests", suspicions=["ended_early"]
+                )
         if frame.get("outcome") == "passed" and frame.get("nonce") != nonce:
             return Outcome("wrong_answer", {"suspicions": ["forged_frame"], "trust": "weak"})
         outcome = _tests_outcome(frame, "weak")

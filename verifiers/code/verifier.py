@@ -53,7 +53,9 @@ class CodeVerifier(Verifier):
             return found
         if self.options.allow_unsafe:
             return "T3"
-        why = "; ".join([*(f"{tier}: {error}" for tier, error in probe()["errors"].items()), *probe()["advice"]])
+        why = "; ".join(
+            [*(f"{tier}: {error}" for tier, error in probe()["errors"].items()), *probe()["advice"]]
+        )
         raise SandboxError(f"no isolation is available and allow_unsafe is off ({why or 'see synth doctor'})")
 
     @contextlib.contextmanager
@@ -119,7 +121,9 @@ class CodeVerifier(Verifier):
             return _verdict(outcome, tier, retried=attempt > 0)
         return unjudged("infra_error", message=problem, retried=True)
 
-    def verify_batch(self, rows: Iterable[Mapping[str, Any]], workers: int | None = None) -> Iterator[Verdict]:
+    def verify_batch(
+        self, rows: Iterable[Mapping[str, Any]], workers: int | None = None
+    ) -> Iterator[Verdict]:
         """Verdicts in input order; a program already judged against the same tests is not run again."""
         recent: OrderedDict[bytes, Future[Verdict]] = OrderedDict()
         waiting: deque[Future[Verdict]] = deque()
@@ -162,7 +166,9 @@ def read_task(row: Mapping[str, Any], options: CodeOptions) -> Task:
         raise TestsError(f"type: seen {kind!r}; one of {', '.join(_KINDS)}")
     for name in _KINDS[kind]:
         if not tests.get(name) or (name == "cases" and not isinstance(tests[name], (list, tuple))):
-            raise TestsError(f"{kind} tests need {' and '.join(_KINDS[kind])}; nothing in {name} (no tests is no pass)")
+            raise TestsError(
+                f"{kind} tests need {' and '.join(_KINDS[kind])}; nothing in {name} (no tests is no pass)"
+            )
     limit = {}
     for name in ("time_limit", "memory_limit"):
         limit[name] = tests[name] if tests.get(name) is not None else getattr(options, name)
@@ -170,7 +176,9 @@ def read_task(row: Mapping[str, Any], options: CodeOptions) -> Task:
             check_positive(name, limit[name])
         except ValueError as error:
             raise TestsError(str(error)) from None
-    tolerance = tests["float_tolerance"] if tests.get("float_tolerance") is not None else options.float_tolerance
+    tolerance = (
+        tests["float_tolerance"] if tests.get("float_tolerance") is not None else options.float_tolerance
+    )
     try:
         check_tolerance(tolerance)
     except ValueError as error:
@@ -181,7 +189,8 @@ def read_task(row: Mapping[str, Any], options: CodeOptions) -> Task:
     limits = Limits(
         memory=int(limit["memory_limit"] * 2**20),
         processes=options.process_limit,
-        cpu_seconds=min(math.ceil(limit["time_limit"] * cases) + 1, 10**6) * max(1, options.process_limit // 8),
+        cpu_seconds=min(math.ceil(limit["time_limit"] * cases) + 1, 10**6)
+        * max(1, options.process_limit // 8),
         wall_seconds=limit["time_limit"] * cases + 60,
         output=options.output_limit,
     )
@@ -210,7 +219,11 @@ def _key(row: Mapping[str, Any]) -> bytes:
 _CASES = [{"args": [1, 2], "expected": 3}, {"args": [5, 7], "expected": 12}]
 _ADD = {"type": "function", "entry_point": "add", "cases": _CASES}
 _SUM = {"type": "stdio", "cases": [{"stdin": "1 2\n", "stdout": "3\n"}]}
-_CHECK = {"type": "assert", "code": "def check(candidate):\n    assert candidate(1, 2) == 3\n", "entry_point": "add"}
+_CHECK = {
+    "type": "assert",
+    "code": "def check(candidate):\n    assert candidate(1, 2) == 3\n",
+    "entry_point": "add",
+}
 _EQUAL = "class A:\n    def __eq__(self, other):\n        return True\ndef add(a, b):\n    return A()\n"
 _SELF_TEST: list[tuple[dict[str, Any], str, str | None]] = [
     ({"completion": "def add(a, b):\n    return a + b\n", "tests": _ADD}, "pass", "accepted"),

@@ -17,7 +17,9 @@ def serve_calls(channel: Channel, job: dict[str, Any]) -> int:
     namespace = loaded["namespace"]
     entry_point = job.get("entry_point")
     if entry_point and not callable(_lookup(namespace, entry_point)):
-        channel.send({"outcome": "runtime_error", "exception": "NameError", "message": f"no function {entry_point}"})
+        channel.send(
+            {"outcome": "runtime_error", "exception": "NameError", "message": f"no function {entry_point}"}
+        )
         return 1
     channel.send({"loaded": True})
     while True:
@@ -83,7 +85,11 @@ def _kind(loaded: dict[str, Any], name: str) -> dict[str, Any]:
     """How a global of the program may be used by the tests' jail."""
     namespace = loaded["namespace"]
     if name not in namespace:
-        return {"kind": "function"} if name == "candidate" or callable(_lookup(namespace, name)) else {"kind": "absent"}
+        return (
+            {"kind": "function"}
+            if name == "candidate" or callable(_lookup(namespace, name))
+            else {"kind": "absent"}
+        )
     if name not in loaded["changed"]:
         return {"kind": "setup"}
     value = namespace[name]
@@ -102,6 +108,10 @@ def _kind(loaded: dict[str, Any], name: str) -> dict[str, Any]:
 def _importable(value: Any) -> dict[str, Any]:
     module = getattr(value, "__module__", None)
     name = getattr(value, "__qualname__", None) or getattr(value, "_name", "")
-    if isinstance(module, str) and isinstance(name, str) and getattr(sys.modules.get(module), name, None) is value:
+    if (
+        isinstance(module, str)
+        and isinstance(name, str)
+        and getattr(sys.modules.get(module), name, None) is value
+    ):
         return {"kind": "import", "module": module, "name": name}
     return {"kind": "function"} if callable(value) and not isinstance(value, type) else {"kind": "object"}

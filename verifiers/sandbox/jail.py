@@ -87,7 +87,11 @@ def _build_root(readable: list[str], packages: list[str]) -> None:
     kept = [os.path.realpath(path) for path in readable]
     sources = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in [*kept, *packages]}
     devices = {name: os.open(f"/dev/{name}", os.O_PATH | os.O_CLOEXEC) for name in _DEVICES}
-    links = {name: os.readlink(f"/{name}") for name in ("bin", "lib", "lib64", "sbin") if os.path.islink(f"/{name}")}
+    links = {
+        name: os.readlink(f"/{name}")
+        for name in ("bin", "lib", "lib64", "sbin")
+        if os.path.islink(f"/{name}")
+    }
     proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
     kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=4m,mode=755")
 
@@ -140,7 +144,9 @@ def enter_job(limits: dict[str, Any]) -> None:
     """As pid 1 of a job's pid namespace: own mounts, scratch folder, then its own user namespace."""
     kernel.unshare(kernel.NEWNS | kernel.NEWIPC)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
-    kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, f"size={limits['disk']},nr_inodes={limits['files']},mode=777")
+    kernel.mount(
+        "tmpfs", SCRATCH, "tmpfs", flags, f"size={limits['disk']},nr_inodes={limits['files']},mode=777"
+    )
     mount_proc()
     os.chdir(SCRATCH)
     # A user namespace for each job: processes are counted by user and namespace, so jobs cannot starve one another.
@@ -170,7 +176,9 @@ def prepare_landlock(readable: list[str]) -> None:
         kernel.drop_capabilities(keep=kernel.CAP_DAC_READ_SEARCH if closed else None)
 
 
-def restrict(limits: dict[str, Any], tier: str, readable: list[str], scratch: str, filter_program: bytes) -> None:
+def restrict(
+    limits: dict[str, Any], tier: str, readable: list[str], scratch: str, filter_program: bytes
+) -> None:
     """The last steps, in the process that will run the program: nothing here can be taken back."""
     set_rlimits(limits, tier)
     os.umask(0o022)

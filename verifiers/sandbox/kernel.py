@@ -79,7 +79,15 @@ def bind_read_only(source: str, target: str) -> None:
     attributes = struct.pack("=QQQQ", 1 | 2 | 4, 0, 0, 0)
     try:
         # AT_FDCWD, AT_RECURSIVE
-        syscall(_MOUNT_SETATTR, -100, target.encode(), 0x8000, attributes, ctypes.c_size_t(32), what="mount_setattr")
+        syscall(
+            _MOUNT_SETATTR,
+            -100,
+            target.encode(),
+            0x8000,
+            attributes,
+            ctypes.c_size_t(32),
+            what="mount_setattr",
+        )
     except OSError:  # before Linux 5.12: the top mount only, keeping the flags that are locked
         flags = os.statvfs(target).f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC | 1024 | 2048)
         mount("none", target, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | flags)
@@ -145,7 +153,9 @@ def landlock(readable: list[str], writable: list[str], devices: list[str]) -> No
         attributes += struct.pack("=Q", 3)  # TCP bind and connect
     if abi >= 6:
         attributes += struct.pack("=Q", 3)  # abstract unix sockets, signals
-    ruleset = syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(len(attributes)), 0, what="landlock_create_ruleset")
+    ruleset = syscall(
+        _LANDLOCK_CREATE, attributes, ctypes.c_size_t(len(attributes)), 0, what="landlock_create_ruleset"
+    )
     try:
         file_bits = 1 | 2 | 4 | (1 << 14 if abi >= 3 else 0) | (1 << 15 if abi >= 5 else 0)
         for paths, access in ((readable, _FS_READ), (writable, handled), (devices, 2 | 4)):

@@ -61,7 +61,12 @@ def describe(error: BaseException) -> dict[str, Any]:
     except BaseException:
         message = ""
     kind = next((base for base in type(error).__mro__ if base.__module__ == "builtins"), Exception)
-    return {"exception": type(error).__name__[:80], "builtin": kind.__name__, "message": message, "line": line}
+    return {
+        "exception": type(error).__name__[:80],
+        "builtin": kind.__name__,
+        "message": message,
+        "line": line,
+    }
 
 
 def new_module(name: str) -> dict[str, Any]:

@@ -97,7 +97,13 @@ def decode(tree: Any, depth: int = 0) -> Any:
 
 def _decode_tagged(tag: Any, value: Any, depth: int) -> Any:
     if tag in ("tuple", "set", "frozenset", "list", "deque"):
-        build = {"tuple": tuple, "set": set, "frozenset": frozenset, "list": list, "deque": collections.deque}[tag]
+        build = {
+            "tuple": tuple,
+            "set": set,
+            "frozenset": frozenset,
+            "list": list,
+            "deque": collections.deque,
+        }[tag]
         return build([decode(item, depth) for item in _a_list(value)])
     if tag == "dict":
         pairs = value.items() if type(value) is dict else [(decode(key, depth), item) for key, item in value]

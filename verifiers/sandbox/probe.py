@@ -35,7 +35,8 @@ def probe() -> dict[str, Any]:
     found["primitives"] |= {
         "landlock": found["landlock_abi"] > 0,
         "seccomp": linux and seccomp.supported() and os.path.exists("/proc/sys/kernel/seccomp"),
-        "cgroup": linux and any(os.access(path, os.W_OK) for path in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified")),
+        "cgroup": linux
+        and any(os.access(path, os.W_OK) for path in ("/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified")),
     }
     for tier in ("T1", "T2") if linux else ():
         try:
@@ -68,5 +69,7 @@ def _advice(found: dict[str, Any], linux: bool) -> list[str]:
             "kernel.apparmor_restrict_unprivileged_userns=0; in Docker a seccomp profile that allows unshare)"
         )
     if found["tier"] is None:
-        lines.append("or use a kernel with Landlock (5.13 or later, `lsm=landlock,...`); until then code is not judged")
+        lines.append(
+            "or use a kernel with Landlock (5.13 or later, `lsm=landlock,...`); until then code is not judged"
+        )
     return lines

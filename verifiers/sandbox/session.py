@@ -50,7 +50,12 @@ class Session:
     """A job between its start and its end. Always `close()` it."""
 
     def __init__(
-        self, control: socket.socket, channel: socket.socket, pipes: tuple[int, int, int], number: int, output: int
+        self,
+        control: socket.socket,
+        channel: socket.socket,
+        pipes: tuple[int, int, int],
+        number: int,
+        output: int,
     ) -> None:
         self._control, self._channel, self.number = control, channel, number
         self._stdin: int | None = pipes[0]

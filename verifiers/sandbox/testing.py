@@ -122,7 +122,9 @@ def _describe_names(channel: Channel, used: set[str], entry_point: str | None) -
     A builtin stays the tests' own, or a program could redefine `set`; unless it is what is tested (a task may well
     ask for a function `sum`): the entry point, or the only name of the program's that is used.
     """
-    plain_names = {name for name in used if not hasattr(builtins, name)} | ({entry_point} if entry_point else set())
+    plain_names = {name for name in used if not hasattr(builtins, name)} | (
+        {entry_point} if entry_point else set()
+    )
     channel.send({"need": sorted(plain_names)})
     names = channel.receive()["names"]
     if entry_point or any(what["kind"] in ("function", "object") for what in names.values()):
@@ -153,7 +155,12 @@ def _bind(namespace: dict[str, Any], proxy: _Proxy, names: dict[str, dict[str, A
 
 
 def _judge(
-    channel: Channel, job: dict[str, Any], namespace: dict[str, Any], code: types.CodeType, asserts: int, extra: dict
+    channel: Channel,
+    job: dict[str, Any],
+    namespace: dict[str, Any],
+    code: types.CodeType,
+    asserts: int,
+    extra: dict,
 ) -> int:
     """Run the tests and say how they ended; `ran` counts the asserts that were reached."""
     ran = 0

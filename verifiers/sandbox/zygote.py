@@ -118,7 +118,9 @@ class Server:
             kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
             top = max(*descriptors, report) + 1
             # first above all numbers in use, so that none is overwritten before it is copied
-            moved = [os.dup2(descriptor, top + index) for index, descriptor in enumerate((*descriptors, report))]
+            moved = [
+                os.dup2(descriptor, top + index) for index, descriptor in enumerate((*descriptors, report))
+            ]
             for number, descriptor in enumerate(moved):
                 os.dup2(descriptor, number, inheritable=number < _CHANNEL)
             report = len(descriptors)
@@ -199,7 +201,10 @@ class Server:
             self._kill("memory")
         elif now - job["start"] > job["limits"]["wall_seconds"]:
             self._kill("wall")
-        elif self.tier != "T1" and _folder_size(self.config["scratch"], job["limits"]["files"]) > job["limits"]["disk"]:
+        elif (
+            self.tier != "T1"
+            and _folder_size(self.config["scratch"], job["limits"]["files"]) > job["limits"]["disk"]
+        ):
             self._kill("disk")
 
     def _job_processes(self) -> list[str]:
