@@ -23,6 +23,9 @@ def resolve(path: str, revision: str | None = None) -> Path:
         if name not in builtin_names():
             raise InputError("model.path", f"no shipped model '{name}'", did_you_mean(name, builtin_names()))
         return Path(__file__).parent / name
+    if path == "scratch":
+        fix = "make the model first (`synth train RECIPE --out DIR`), then give its folder: --set model=DIR"
+        raise InputError("model.path", "a model made from scratch has nothing to sample from yet", fix)
     local = Path(path).expanduser()
     if local.is_dir():
         if not (local / "config.json").exists():

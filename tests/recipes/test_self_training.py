@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
+from recipes import models
 from recipes.grow import HINT, with_hint
 from recipes.schema import Recipe
 from recipes.self_training import split_validation
+from synth.records.errors import InputError
 
 
 def recipe(share: float) -> Recipe:
@@ -39,3 +43,8 @@ def test_hint_tells_the_reference_after_the_question() -> None:
     assert hinted["prompt"] == "2 + 2?" + HINT.replace("{reference}", "4")
     assert "4" in hinted["prompt"]
     assert hinted["problem_id"] == "p"
+
+
+def test_a_model_from_scratch_cannot_be_run_before_it_is_trained() -> None:
+    with pytest.raises(InputError, match="synth train"):
+        models.resolve("scratch")
