@@ -216,10 +216,12 @@ def test_two_ranks_train_as_one(tmp_path: Path, model_folder: Any) -> None:
     script = tmp_path / "rank.py"
     script.write_text(
         "import sys, tiny_models, trainers\n"
+        "from accelerate import PartialState\n"
         "from trainers.options import TrainOptions\n"
         "for count, options in tiny_models.TWO_RANKS:\n"
         "    out = f'{sys.argv[2]}-{count}'\n"
         "    trainers.train(sys.argv[1], tiny_models.token_rows(count), out, TrainOptions(**options), 3)\n"
+        "    assert PartialState().num_processes == 2, 'the ranks did not find each other'\n"
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +60,15 @@ def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterato
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedType
 
-    state = PartialState()
+    # A plain PartialState never groups CPU processes, and the first one made in a process decides for all later.
+    state = PartialState(cpu=_cpu_asked_for())
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes != ranks:
+        raise InputError(
+            "WORLD_SIZE", f"{ranks}, but accelerate has {state.num_processes}", "start with `accelerate launch`"
+        )
+    if ranks > 1:
+        atexit.register(state.destroy_process_group)
     if state.distributed_type not in (
         DistributedType.NO,
         DistributedType.MULTI_CPU,
@@ -81,8 +91,18 @@ def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterato
             accelerator.init_trackers("synthloop", config=config)
         yield accelerator
     finally:
-        accelerator.end_training()
+        # Not `end_training`: it takes the ranks' process group down, and the next training needs it.
+        for tracker in accelerator.trackers:
+            tracker.finish()
         AcceleratorState._reset_state()
+
+
+def _cpu_asked_for() -> bool:
+    """Whether accelerate is to stay on the CPU: where the launcher said so, or where there is nothing else."""
+    import torch
+    from accelerate.utils import parse_flag_from_env
+
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
 
 
 def _check_trackers(names: list[str]) -> None:
