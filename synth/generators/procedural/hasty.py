@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-SHARE = {"math": 0.65, "code": 0.6}
+SHARE = {"math": 0.55, "code": 0.6}
 """Share of rows that are written hastily."""
 
 _RETURN = re.compile(r"(\s+)return (.+)")
