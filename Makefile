@@ -24,7 +24,7 @@ demo: setup ## three rounds of self-training on the embedded model, into runs/de
 	@$(BIN)/synth run demo --out runs/demo $(ARGS)
 
 test: setup ## the test suite
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: setup ## lint, format, types, and which room may import which
 	@$(BIN)/ruff check
@@ -37,7 +37,7 @@ format: setup ## let ruff format and mend what it can
 	@$(BIN)/ruff format
 
 bench: setup ## the table of the README: the demo's gain over three seeds, with controls (resumable)
-	@$(BIN)/python benchmarks/demo_gain.py $(ARGS)
+	@$(BIN)/python benchmarks/demo_gain.py --out runs/demo-gain $(ARGS)
 
 clean: ## remove .venv, caches and build products; runs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

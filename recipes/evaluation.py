@@ -22,6 +22,7 @@ from synth.records.jsonl import write_json
 from synth.store import Stage, read_json
 
 if TYPE_CHECKING:
+    from recipes.schema import Recipe
     from synth.engines import Engine
 
 EVALUATION = -1  # `round` of every evaluation's asks: seeds are shared by all models
@@ -62,27 +63,39 @@ def problem_value(outcome: dict[str, Any], metric: str) -> float | None:
     return stats.pass_at_k(outcome["judged"], outcome["correct"], k) if outcome["judged"] >= k else None
 
 
-def evaluate(
-    engine_at: Callable[[], Engine],
-    folder: Path,
-    domains: list[Domain],
-    options: Any,
-    model_hash: str,
-    rng_seed: int,
-    workers: int,
-    on_progress: Callable[[int, int], None],
-) -> Evaluation:
-    """Evaluate the model behind `engine_at()`; completions and verdicts are kept under `folder` and reused.
+@dataclass(frozen=True)
+class Examination:
+    """What stays the same from model to model, so that their scores compare.
 
     `options` is the recipe's `evaluate` section plus the resolved `max_tokens`.
     """
+
+    domains: list[Domain]
+    options: Any
+    rng_seed: int
+    workers: int
+
+
+def examination(recipe: Recipe, domains: list[Domain], workers: int) -> Examination:
+    """The held-out test of a recipe; `evaluate.max_tokens` is by default that of sampling."""
+    max_tokens = recipe.evaluate.max_tokens or recipe.sampling.max_tokens
+    options = recipe.evaluate.model_copy(update={"max_tokens": max_tokens})
+    return Examination(domains, options, recipe.rng_seed, workers)
+
+
+def evaluate(
+    exam: Examination,
+    engine_at: Callable[[], Engine],
+    folder: Path,
+    model_hash: str,
+    on_progress: Callable[[int, int], None],
+) -> Evaluation:
+    """Evaluate the model behind `engine_at()`; completions and verdicts are kept under `folder` and reused."""
     found = read_evaluation(folder, model_hash)
     if found is not None:
         return found
-    completions, verdicts = _sample_and_judge(
-        engine_at, folder, domains, options, model_hash, rng_seed, workers, on_progress
-    )
-    result = summarise(domains, completions, verdicts, options, rng_seed)
+    completions, verdicts = _sample_and_judge(exam, engine_at, folder, model_hash, on_progress)
+    result = summarise(exam.domains, completions, verdicts, exam.options, exam.rng_seed)
     write_json(
         folder / "evaluation.json",
         {
@@ -105,15 +118,13 @@ def read_evaluation(folder: Path, model_hash: str) -> Evaluation | None:
 
 
 def _sample_and_judge(
+    exam: Examination,
     engine_at: Callable[[], Engine],
     folder: Path,
-    domains: list[Domain],
-    options: Any,
     model_hash: str,
-    rng_seed: int,
-    workers: int,
     on_progress: Callable[[int, int], None],
 ) -> tuple[list[Row], list[Row]]:
+    domains, options, rng_seed = exam.domains, exam.options, exam.rng_seed
     by_name = {domain.name: domain for domain in domains}
     asks: list[Ask] = []
     problems: dict[str, Row] = {}
@@ -160,7 +171,7 @@ def _sample_and_judge(
     judged = {row["sample_id"] for row in verdicts.rows()}
     for domain in domains:
         rows = [done[a.sample_id] for a in asks if a.domain == domain.name and a.sample_id not in judged]
-        judge(domain, rows, problems, verdicts, workers, lambda row: None)
+        judge(domain, rows, problems, verdicts, exam.workers, lambda row: None)
     return list(done.values()), verdicts.close()
 
 

@@ -68,15 +68,17 @@ class Progress:
     @contextmanager
     def _plain(self, title: str, total: int | None) -> Iterator[Bar]:
         start = last = self.clock()
-        shown, since, before = title, start, 0
+        shown, timed, since, before = title, "", start, 0
 
         def show(title: str, done: int, total: int | None) -> None:
-            nonlocal last, shown, since, before
+            nonlocal last, shown, timed, since, before
             now = self.clock()
+            # Another piece of work has another speed, and what came before its first unit is no part of either.
+            if title != timed:
+                timed, since, before = title, now, done
             if title == shown and now - last < PLAIN_SECONDS:
                 return
-            if title != shown:  # another piece of work: its speed says nothing about the one before
-                shown, since, before = title, now, done
+            shown = title
             speed = (done - before) / (now - since) if now > since else 0.0
             print(_line(title, done, total, speed), file=self.err, flush=True)
             last = now

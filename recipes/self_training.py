@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.checkpoints import removable, remove
-from recipes.evaluation import Evaluation, evaluate, read_evaluation
+from recipes.evaluation import Evaluation, evaluate, examination, read_evaluation
 from recipes.gate import Decision, decide
 from recipes.grow import Grower, Growth
 from recipes.weights_probe import Probe, probe_weights
@@ -117,20 +117,9 @@ def _closed_model(ctx: Context, index: int) -> Model:
 
 
 def measure(ctx: Context, path: Path, digest: str, folder: Path, title: str) -> Evaluation:
-    recipe = ctx.recipe
-    max_tokens = recipe.evaluate.max_tokens or recipe.sampling.max_tokens
-    options = recipe.evaluate.model_copy(update={"max_tokens": max_tokens})
+    exam = examination(ctx.recipe, ctx.domains, ctx.workers)
     with ctx.progress.stage(title) as bar:
-        return evaluate(
-            lambda: ctx.engine.at(path),
-            folder,
-            ctx.domains,
-            options,
-            digest,
-            recipe.rng_seed,
-            ctx.workers,
-            bar.update,
-        )
+        return evaluate(exam, lambda: ctx.engine.at(path), folder, digest, bar.update)
 
 
 def _one_round(ctx: Context, index: int, base: Model, accepted: Model) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipes import models
 from recipes.engine_handle import EngineHandle
-from recipes.evaluation import evaluate
+from recipes.evaluation import evaluate, examination
 from recipes.problems import load_domains, supervised_rows
 from recipes.self_training import Context, Model, measure, split_validation, training_facts
 from synth.records.errors import InputError, WorkError
@@ -143,24 +143,13 @@ def evaluate_alone(recipe: Recipe, model: str, out: Path, progress: Progress) ->
     from recipes.runner import engine_choice, workers_of
 
     path = models.resolve(model)
-    domains = load_domains(recipe, path)
     digest = model_hash(path)
+    exam = examination(recipe, load_domains(recipe, path), workers_of(recipe))
     engine = EngineHandle(*engine_choice(recipe, progress))
-    options = recipe.evaluate.model_copy(
-        update={"max_tokens": recipe.evaluate.max_tokens or recipe.sampling.max_tokens}
-    )
     try:
         with progress.stage("evaluating") as bar:
-            result = evaluate(
-                lambda: engine.at(path),
-                out.with_name(f"{out.name}.work") / digest,
-                domains,
-                options,
-                digest,
-                recipe.rng_seed,
-                workers_of(recipe),
-                bar.update,
-            )
+            folder = out.with_name(f"{out.name}.work") / digest
+            result = evaluate(exam, lambda: engine.at(path), folder, digest, bar.update)
     finally:
         engine.close()
     return {"model": str(path), "model_hash": digest, "scores": result.scores, "details": result.details}

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Threads that wait must not spin: the suite's processes share few cores. Read when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from recipes.evaluation import Evaluation, evaluate
+from recipes.evaluation import Evaluation, Examination, evaluate
 from recipes.gate import decide
 from recipes.sampling import Domain
 from synth.engines import Capabilities, Output, Request
@@ -70,7 +70,9 @@ def domain() -> Domain:
 
 
 def run(folder: Path, engine: ParrotEngine, model: str = "m") -> Evaluation:
-    return evaluate(lambda: engine, folder, [domain()], OPTIONS, model, 0, 1, lambda done, total: None)  # type: ignore[arg-type, return-value]
+    return evaluate(
+        Examination([domain()], OPTIONS, 0, 1), lambda: engine, folder, model, lambda done, total: None
+    )  # type: ignore[arg-type, return-value]
 
 
 def test_scores_count_judged_problems_only(tmp_path: Path) -> None:
@@ -109,7 +111,9 @@ def test_seeds_differ_between_samples_and_agree_between_models(tmp_path: Path) -
 def test_a_prompt_that_is_too_long_becomes_a_row_with_its_cause(tmp_path: Path) -> None:
     engine, one = ParrotEngine(), domain()
     one.render = lambda row: Prompt(row["prompt"], rejected="too long" if row["number"] == 0 else None)
-    result = evaluate(lambda: engine, tmp_path, [one], OPTIONS, "m", 0, 1, lambda done, total: None)  # type: ignore[arg-type, return-value]
+    result = evaluate(
+        Examination([one], OPTIONS, 0, 1), lambda: engine, tmp_path, "m", lambda done, total: None
+    )  # type: ignore[arg-type, return-value]
     assert len(engine.asked) == 16
     assert result.scores["math"]["n"] == 3
     rejected = [row for row in read_parts(tmp_path / "completions") if row["finish_reason"] == "rejected"]

@@ -55,6 +55,17 @@ def test_a_new_title_is_shown_at_once_and_has_its_own_speed() -> None:
     ]
 
 
+def test_what_came_before_the_first_unit_is_not_part_of_the_speed() -> None:
+    """An engine that starts for minutes must not make a sampling of seconds look like hours."""
+    err, clock = io.StringIO(), Clock()
+    with Progress(io.StringIO(), err, clock).stage("sampling", 101) as bar:
+        clock.now = 300
+        bar.advance()
+        clock.now = 310
+        bar.update(21)
+    assert err.getvalue().splitlines()[1:3] == ["sampling: 1/101", "sampling: 21/101, about 40 s left"]
+
+
 def test_a_terminal_gets_a_bar_and_lines_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")

@@ -33,6 +33,11 @@ def act(task):
     if kind == "exit":
         os._exit(3)
     raise ValueError("refused")
+
+
+def hang(task):
+    while True:
+        pass
 """
 
 
@@ -138,6 +143,7 @@ def test_nothing_outlives_a_killed_parent(tmp_path: Path) -> None:
     assert not alive(pid)
 
 
+@pytest.mark.usefixtures("pool")
 def test_math_batch_keeps_order_while_workers_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row whose comparison hangs is an error on our clock; its neighbours are judged."""
     rows = [
@@ -152,7 +158,9 @@ def test_math_batch_keeps_order_while_workers_are_killed(monkeypatch: pytest.Mon
             return await asyncio.gather(*(asyncio.to_thread(judge.verify, row) for row in rows))
 
         assert [v.status for v in asyncio.run(asked())] == ["pass"] * 10
-    monkeypatch.setattr("verifiers.math.verifier.TIME_LIMIT", 0.0001)
+    monkeypatch.setattr(
+        "verifiers.math.verifier.WorkerPool", lambda _, *limits: WorkerPool("pool_target:hang", *limits)
+    )
     with verifiers.get("math") as judge:
         verdicts = list(judge.verify_batch([{"completion": "A: 7", "reference": "7"}, rows[0]], workers=1))
     assert [(v.status, v.reason) for v in verdicts] == [("pass", "equal"), ("error", "timeout")]

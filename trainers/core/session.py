@@ -65,7 +65,9 @@ def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterato
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != ranks:
         raise InputError(
-            "WORLD_SIZE", f"{ranks}, but accelerate has {state.num_processes}", "start with `accelerate launch`"
+            "WORLD_SIZE",
+            f"{ranks}, but accelerate has {state.num_processes}",
+            "start with `accelerate launch`",
         )
     if ranks > 1:
         atexit.register(state.destroy_process_group)
