@@ -7,6 +7,7 @@ verdicts of block b are there, so timing never changes what is sampled (docs/con
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -64,6 +65,7 @@ class Grower:
         self.by_name = {domain.name: domain for domain in domains}
         self.problems = {domain.name: domain.train(round_index) for domain in domains}
         self.by_id = {p["problem_id"]: p for problems in self.problems.values() for p in problems}
+        self._rendered: dict[str, Rendered] = {}
         options = recipe.sampling
         self.sampling = Sampling(
             temperature=options.temperature,
@@ -194,13 +196,19 @@ class Grower:
             "reason": verdict["reason"],
         }
 
+    def _plain(self, domain: str, problem_id: str) -> Rendered:
+        """The problem rendered without a hint, once for all its samples."""
+        if problem_id not in self._rendered:
+            self._rendered[problem_id] = self.by_name[domain].render(self.by_id[problem_id])
+        return self._rendered[problem_id]
+
     def _dataset_row(self, row: Row) -> Row:
         """Training columns: the sampled token ids themselves where the engine gave them, never re-tokenised text."""
         rationalised = row["index"] >= self.recipe.sampling.n
         prompt, prompt_ids = row["rendered"], row["prompt_token_ids"]
+        plain = self._plain(row["domain"], row["problem_id"])
         if rationalised:
             # The hint is stripped: the model learns to reach the answer from the plain question.
-            plain = self.by_name[row["domain"]].render(self.by_id[row["problem_id"]])
             prompt, prompt_ids = plain.text, list(plain.token_ids) if plain.token_ids is not None else None
         completion_ids = row["completion_token_ids"]
         token_ids = loss_mask = None
@@ -213,6 +221,7 @@ class Grower:
             "token_ids": token_ids,
             "loss_mask": loss_mask,
             "retokenised": token_ids is None,
+            "messages": json.dumps(plain.messages, ensure_ascii=False) if plain.messages else None,
             "source": "rationalised" if rationalised else "sampled",
         }
 

@@ -5,6 +5,7 @@ Every output row carries `sample_id` and `source`, and where the input has them 
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ def lay_out(rows: Sequence[Row], layout: str, pairs_per_problem: int = PAIRS_PER
     make, columns = _SUPERVISED[layout]
     laid = [{**make(row), **_carried(row)} for row in kept]
     columns = dict(columns)
-    if layout == "prompt_completion" and any(row.get("token_ids") is not None for row in kept):
+    if any(row.get("token_ids") is not None for row in kept):
         columns |= _TOKEN_COLUMNS
         for out, row in zip(laid, kept, strict=True):
             exact = row.get("token_ids") is not None and row.get("loss_mask") is not None
@@ -104,10 +105,19 @@ def _unique(rows: list[Row], names: tuple[str, ...]) -> tuple[list[Row], Counter
     return unique, left_out
 
 
-def _messages(row: Row) -> Row:
+def _turns(row: Row) -> list[dict[str, str]]:
+    """The prompt as chat turns: those it was rendered from, else its text as one user turn."""
+    given = row.get("messages")
+    if given:
+        turns = json.loads(given) if isinstance(given, str) else given
+        # A user's own rows may be whole conversations; the answer comes from `completion`.
+        return turns[:-1] if turns[-1]["role"] == "assistant" else turns
     system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-    turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
-    return {"messages": [*system, *turns]}
+    return [*system, {"role": "user", "content": row["prompt"]}]
+
+
+def _messages(row: Row) -> Row:
+    return {"messages": [*_turns(row), {"role": "assistant", "content": row["completion"]}]}
 
 
 def _prompt_completion(row: Row) -> Row:
@@ -123,7 +133,16 @@ def _sharegpt(row: Row) -> Row:
 
 
 def _alpaca(row: Row) -> Row:
-    return {"instruction": row["prompt"], "input": "", "output": row["completion"]}
+    turns = _turns(row)
+    told = [turn["content"] for turn in turns if turn["role"] not in ("system", "assistant")]
+    answered = [turn["content"] for turn in turns if turn["role"] == "assistant"]
+    return {
+        "instruction": told[-1] if told else "",
+        "input": "",
+        "output": row["completion"],
+        "system": "\n".join(turn["content"] for turn in turns if turn["role"] == "system"),
+        "history": [list(pair) for pair in zip(told[:-1], answered, strict=False)],
+    }
 
 
 _SUPERVISED: dict[str, tuple[Callable[[Row], Row], dict[str, str]]] = {
@@ -138,7 +157,13 @@ _SUPERVISED: dict[str, tuple[Callable[[Row], Row], dict[str, str]]] = {
     "sharegpt": (_sharegpt, {"conversations": "turns as {from: system|human|gpt, value}"}),
     "alpaca": (
         _alpaca,
-        {"instruction": "the prompt", "input": "always empty", "output": "the verified completion"},
+        {
+            "instruction": "the prompt, of a chat its last user turn",
+            "input": "always empty",
+            "output": "the verified completion",
+            "system": "the system text, may be empty",
+            "history": "earlier turns as [user, assistant] pairs (worked examples)",
+        },
     ),
 }
 _TOKEN_COLUMNS = {

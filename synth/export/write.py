@@ -229,6 +229,7 @@ def _schema(rows: list[Row]) -> pa.Schema:
         "messages": turns("role", "content"),
         "conversations": turns("from", "value"),
         "negatives": pa.list_(pa.string()),
+        "history": pa.list_(pa.list_(pa.string())),
         "token_ids": pa.list_(pa.int32()),
         "loss_mask": pa.list_(pa.int8()),
         "retokenised": pa.bool_(),

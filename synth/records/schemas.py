@@ -51,7 +51,10 @@ def verdicts() -> pa.Schema:
 
 
 def dataset() -> pa.Schema:
-    """Training columns and why each row was kept or rejected; `evidence` is JSON text."""
+    """Training columns and why each row was kept or rejected; `evidence` is JSON text.
+
+    `messages` is the JSON text of the prompt's chat turns, null where the prompt is plain text.
+    """
     import pyarrow as pa
 
     return pa.schema(
@@ -71,6 +74,7 @@ def dataset() -> pa.Schema:
             ("decision_reason", pa.string()),
             ("matched_id", pa.string()),
             ("evidence", pa.string()),
+            ("messages", pa.string()),
             ("source", pa.string()),
         ]
     )

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 import trainers
-from recipes import load_recipe, run
+from recipes import load_recipe, models, run
 from recipes.engine_handle import EngineHandle
 from synth.engines import Request, replay
+from synth.export.layouts import lay_out
 from synth.records.jsonl import write_jsonl
 from synth.store import read_parts
 
@@ -112,6 +113,35 @@ def test_one_round_trains_on_its_own_rows_or_on_all(loop: Callable[..., SimpleNa
     changes = ("problems.fresh=true", "problems.per_round=3", "problems.order=file")
     own, every = loop(*changes), loop(*changes, "train.data=all_rounds")
     assert len(every.trained[1].rows) == len(own.trained[0].rows) + len(own.trained[1].rows)
+
+
+def test_chat_prompts_leave_the_run_as_the_turns_they_were_made_from(
+    loop: Callable[..., SimpleNamespace], tmp_path: Path
+) -> None:
+    model = tmp_path / "chat"
+    shutil.copytree(models.resolve("builtin:tiny"), model)
+    # Shows the question alone, so that what is replayed is found by it.
+    (model / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
+    shots = [{"prompt": "What is 1 + 1?", "completion": "Answer: 2"}]
+    prompt = {"chat": True, "system": "Be brief.", "few_shot": shots}
+    made = loop(f"model={json.dumps(str(model))}", f"domains.sums.prompt={json.dumps(prompt)}", "rounds=1")
+    kept = [row for row in read_parts(made.out / "round-00" / "dataset") if row["decision"] == "kept"]
+    question = {"role": "user", "content": kept[0]["prompt"]}
+    before = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is 1 + 1?"},
+        {"role": "assistant", "content": "Answer: 2"},
+    ]
+    answer = {"role": "assistant", "content": kept[0]["completion"]}
+    assert lay_out(kept, "messages").rows[0]["messages"] == [*before, question, answer]
+    assert [turn["from"] for turn in lay_out(kept, "sharegpt").rows[0]["conversations"]] == [
+        "system", "human", "gpt", "human", "gpt",
+    ]  # fmt: skip
+    alpaca = lay_out(kept, "alpaca").rows[0]
+    assert (alpaca["system"], alpaca["instruction"]) == ("Be brief.", kept[0]["prompt"])
+    assert alpaca["history"] == [["What is 1 + 1?", "Answer: 2"]]
+    plain = read_parts(loop("rounds=1").out / "round-00" / "dataset")
+    assert {row["messages"] for row in plain} == {None}
 
 
 def test_only_verified_tokens_are_trained_on(loop: Callable[..., SimpleNamespace]) -> None:

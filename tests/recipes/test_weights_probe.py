@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -45,13 +46,45 @@ def test_stale_weights_are_an_error_that_names_both_distances() -> None:
         probe(OLD)
 
 
-def test_small_steps_are_caught_by_the_comparison_with_the_old_weights() -> None:
-    def near(path: str, token_ids: list[list[int]]) -> list[list[float]]:
-        return FakeEngine(-1.0 if path == "new" else -1.06).prompt_logprobs(token_ids)
+class RoundingEngine:
+    """Holds the weights that `value` scores, with independent rounding errors as bfloat16 makes them."""
 
+    def __init__(self, value: float, noise: float) -> None:
+        self.value, self.noise, self.draw = value, noise, random.Random(0)
+
+    def prompt_logprobs(self, token_ids: list[list[int]]) -> list[list[float]]:
+        return [[self.value + self.draw.gauss(0, self.noise) for _ in ids[1:]] for ids in token_ids]
+
+
+LONG = [[index % 50 for index in range(101)] for _ in range(16)]
+
+
+@pytest.mark.parametrize(
+    ("moved", "noise"), [(0.06, 0.0), (0.01, 0.0), (0.01, 0.018), (0.003, 0.018), (1e-5, 0.0)]
+)
+def test_small_steps_are_told_from_stale_weights(moved: float, noise: float) -> None:
+    def near(path: str, token_ids: list[list[int]]) -> list[list[float]]:
+        return FakeEngine(-1.0 if path == "new" else -1.0 - moved).prompt_logprobs(token_ids)
+
+    with pytest.raises(WorkError, match="stale"):
+        probe_weights(RoundingEngine(-1.0 - moved, noise), LONG, "new", "old", near)  # type: ignore[arg-type]
+    found = probe_weights(RoundingEngine(-1.0, noise), LONG, "new", "old", near)  # type: ignore[arg-type]
+    assert found.share == pytest.approx(1.0, abs=0.4)
+
+
+def test_a_move_lost_in_rounding_is_not_judged() -> None:
+    def near(path: str, token_ids: list[list[int]]) -> list[list[float]]:
+        return FakeEngine(-1.0 if path == "new" else -1.0001).prompt_logprobs(token_ids)
+
+    found = probe_weights(RoundingEngine(-1.0, 0.018), LONG, "new", "old", near)  # type: ignore[arg-type]
+    assert found.in_sync
+    assert found.share is None
+    assert probe(NEW, lambda path, ids: FakeEngine(NEW).prompt_logprobs(ids)).share is None  # nothing moved
+
+
+def test_an_engine_of_nans_is_not_in_sync() -> None:
     with pytest.raises(WorkError):
-        probe(-1.05, near)  # within the tolerance of the new weights, and still the old ones
-    assert probe(-1.01, near).in_sync
+        probe(float("nan"))
 
 
 def test_nothing_to_compare_is_an_error() -> None:

@@ -89,14 +89,15 @@ def test_layouts_say_what_their_trainers_read():
     assert with_system[0] == {"role": "system", "content": "Be brief."}
 
 
-def test_sampled_token_ids_travel_and_text_only_rows_are_marked():
-    rows = lay_out(ROWS, "prompt_completion").rows
+@pytest.mark.parametrize("layout", ["messages", "prompt_completion", "sharegpt", "alpaca"])
+def test_sampled_token_ids_travel_and_text_only_rows_are_marked(layout):
+    rows = lay_out(ROWS, layout).rows
     assert [(r["token_ids"], r["loss_mask"], r["retokenised"]) for r in rows] == [
         (None, None, True),
         ([1, 2, 3], [0, 1, 1], False),
         (None, None, True),
     ]
-    assert "token_ids" not in lay_out([row("a", "x")], "prompt_completion").rows[0]
+    assert "token_ids" not in lay_out([row("a", "x")], layout).rows[0]
 
 
 def test_preference_pairs_accepted_with_wrong_siblings_of_the_same_problem():
