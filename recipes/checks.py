@@ -31,9 +31,16 @@ def secrets(tree: Any, path: Path_ = ()) -> Iterator[Problem]:
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
         here = (*path, key)
-        named = path[:1] == ("engine",) and isinstance(key, str) and _SECRET_KEY.search(key)
+        # Elsewhere a key is a name of the user's: a domain or a column may well be called `key` or `token`.
+        named = (
+            ("engine" in path[:1] or "options" in path) and isinstance(key, str) and _SECRET_KEY.search(key)
+        )
         if named or (isinstance(value, str) and _SECRET_VALUE.search(value)):
-            fix = "put it into an environment variable and name that: engine.options.api_key_env: MY_KEY"
+            fix = (
+                "put it into an environment variable and name that: engine.options.api_key_env: MY_KEY"
+                if path[:1] == ("engine",)
+                else "a recipe is written into its run: let the code that needs it read an environment variable"
+            )
             yield here, "a secret (not shown)", fix
         else:
             yield from secrets(value, here)

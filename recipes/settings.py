@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from recipes.explain import default_at, explain
 from recipes.schema import Recipe
 from recipes.values import Lines, Path_, apply_set, dotted, parse_set, read_yaml, to_yaml
 from synth.records.errors import InputError, did_you_mean
+from synth.records.jsonl import repair_text
 
 MAX_REPORTED = 5
 
@@ -81,12 +82,18 @@ def load_recipe(name_or_path: str | Path | Mapping[str, Any], overrides: Sequenc
     report.stop()
     for path_, seen, fix in expand_paths(tree, folder):
         report.add(path_, seen, fix)
+    for path_, seen, fix in secrets(tree):  # what came out of the environment is written into the run, too
+        report.add(path_, seen, fix)
     fill_splits(tree)
     return _validate(tree, report)
 
 
 def _validate(tree: dict[str, Any], report: _Report) -> Recipe:
     recipe: Recipe | None = None
+    for path, text in _texts(tree):
+        if repair_text(text)[1]:
+            report.add(path, f"{text[:40]!a} has half of a surrogate pair", "write the whole character")
+    report.stop()
     try:
         recipe = Recipe.model_validate_json(json.dumps(tree))
     except ValidationError as error:
@@ -100,6 +107,15 @@ def _validate(tree: dict[str, Any], report: _Report) -> Recipe:
         report.add(path, seen, fix)
     report.stop()
     return recipe
+
+
+def _texts(tree: Any, path: Path_ = ()) -> Iterator[tuple[Path_, str]]:
+    """Every text of a tree with where it is."""
+    if isinstance(tree, str):
+        yield path, tree
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        yield from _texts(value, (*path, key))
 
 
 def dump_yaml(recipe: Recipe) -> str:

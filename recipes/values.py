@@ -151,7 +151,7 @@ def apply_set(
             key: Any = part
             missing = here.get(part) is None
         elif isinstance(here, list):
-            if not str(part).isdigit() or int(part) > len(here):
+            if not str(part).isdecimal() or int(part) > len(here):
                 raise InputError(
                     where, f"'{part}' in a list of {len(here)}", f"use an index from 0 to {len(here)}"
                 )

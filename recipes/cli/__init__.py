@@ -142,8 +142,13 @@ def _tell(error: InputError | WorkError, args: argparse.Namespace) -> None:
         print(json.dumps({"ok": False, "error": facts}, ensure_ascii=True))
     if _log_file(args) is not None:
         _write_traceback(args)
-    for problem in getattr(error, "problems", None) or [error]:
+    from recipes.settings import MAX_REPORTED
+
+    problems = getattr(error, "problems", None) or [error]
+    for problem in problems[:MAX_REPORTED]:
         _say(f"error: {problem}", "error:")
+    if len(problems) > MAX_REPORTED:
+        _say(f"and {len(problems) - MAX_REPORTED} more")
 
 
 def _say(text: str, marked: str = "") -> None:

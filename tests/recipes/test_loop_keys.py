@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import trainers
-from recipes import load_recipe, models, run
+from recipes import load_recipe, models, run, stats
 from recipes.engine_handle import EngineHandle
 from synth.engines import Request, replay
 from synth.export.layouts import lay_out
@@ -228,6 +228,56 @@ def test_a_rejected_round_is_rolled_back_and_its_checkpoint_removed(
     assert done.result.rounds[0]["model"] is not None
     assert not list(done.out.glob("round-*/model"))
     assert (done.out / "model").resolve().name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "value"),
+    [
+        ("evaluate.temperature=0.7", "temperature", 0.7),
+        ("evaluate.top_p=0.5", "top_p", 0.5),
+        ("evaluate.top_k=3", "top_k", 3),
+        ("evaluate.max_tokens=17", "max_tokens", 17),
+    ],
+)
+def test_sampling_of_the_evaluation_reaches_the_engine(
+    loop: Callable[..., SimpleNamespace], change: str, field: str, value: float
+) -> None:
+    changes = ("rounds=1", "evaluate.k=[1,2]", "evaluate.n=2", "train.method=none")
+    # A run that trains nothing measures nothing, so `train.method` comes back with the change.
+    requests = loop(*changes[:3], change).requests
+    assert sum(getattr(request.sampling, field) == value for request in requests) >= 2 * 4 * 2
+    assert not any(getattr(request.sampling, field) == value for request in loop(*changes).requests)
+
+
+def test_max_problems_are_measured(loop: Callable[..., SimpleNamespace]) -> None:
+    metrics = json.loads(
+        (loop("rounds=1", "evaluate.max_problems=2").out / "round-00/metrics.json").read_text()
+    )
+    assert metrics["model"]["sums"]["n"] == 2
+
+
+def test_resamples_of_the_intervals(
+    loop: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, real = [], stats.scores
+
+    def scores(values: Any, resamples: int, rng_seed: int) -> Any:
+        seen.append(resamples)
+        return real(values, resamples, rng_seed)
+
+    monkeypatch.setattr(stats, "scores", scores)
+    loop("rounds=1", "evaluate.bootstrap=123")
+    assert set(seen) == {123}
+
+
+def test_metric_and_alpha_decide_the_gate(loop: Callable[..., SimpleNamespace], monkeypatch: Any) -> None:
+    """A candidate that looks a little worse is kept or rolled back as `gate.alpha` says, on `gate.metric`."""
+    monkeypatch.setattr(stats, "paired_test", lambda before, after, rng_seed: (0.1, 0.9))
+    metric = ("rounds=1", "evaluate.k=[1,2]", "evaluate.n=2", "gate.metric=pass@2")
+    kept, rejected = loop(*metric), loop(*metric, "gate.alpha=0.2")
+    found = [json.loads((run.out / "round-00/metrics.json").read_text()) for run in (kept, rejected)]
+    assert [each["accepted"] for each in found] == [True, False]
+    assert {each["gate"]["metric"] for each in found} == {"pass@2"}
 
 
 def test_patience_stops_after_rounds_without_a_gain(loop: Callable[..., SimpleNamespace]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,12 @@ WHERE_TESTED = {
     "train.rationalise": LOOP,
     "train.validation_share": SELF_TRAINING,
     "train": TRAINER,
-    "evaluate": EVALUATION,
-    "gate": EVALUATION,
-    "limits": RUN,
+    "evaluate": LOOP,
+    "evaluate.k": EVALUATION,
+    "evaluate.n": EVALUATION,
+    "gate": LOOP,
+    "limits.tokens": RUN,
+    "limits.hours": LOOP,
     "keep.checkpoints": LOOP,
     "workers": LOOP,
 }
@@ -89,6 +93,14 @@ def entry_of(key: str) -> str | None:
     return next((e for end in range(len(parts), 0, -1) if (e := ".".join(parts[:end])) in WHERE_TESTED), None)
 
 
+@cache
+def text_of(place: str) -> str:
+    """Source of the tests entered for an entry of WHERE_TESTED."""
+    path = ROOT / WHERE_TESTED[place]
+    files = sorted(path.glob("test_*.py")) if path.is_dir() else [path]
+    return "".join(file.read_text("utf-8") for file in files)
+
+
 def test_every_key_has_a_place_where_its_effect_is_tested() -> None:
     keys = list(leaf_keys())
     assert not [key for key in keys if entry_of(key) is None]
@@ -98,7 +110,11 @@ def test_every_key_has_a_place_where_its_effect_is_tested() -> None:
         if not any(key == entry or key.startswith(f"{entry}.") for key in keys)
     }
     assert not unused
-    assert not [place for place in WHERE_TESTED.values() if not (ROOT / place).exists()]
+    missing = [place for place in WHERE_TESTED.values() if not (ROOT / place).exists()]
+    assert not missing
+    # At the least, the tests of a key must speak of it.
+    unnamed = [key for key in keys if key.rsplit(".", 1)[-1].strip("*") not in text_of(str(entry_of(key)))]
+    assert not unnamed
     for section, leaves in LEAVES.items():
         assert {key[len(section) + 1 :] for key in keys if key.startswith(f"{section}.")} == leaves, section
 

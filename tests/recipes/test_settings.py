@@ -228,13 +228,30 @@ def test_a_file_beside_the_recipe_is_found(tmp_path: Path, monkeypatch: pytest.M
         {"engine.options": {"api_key_env": "sk-abcdefghijklmnopqrst"}},
         {"model": "hf_abcdefghijklmnopqrstuv"},
         {"engine.options": {"base_url": "http://me:hunter2@host/v1"}},
+        {"domains.math.verifier": {"name": "v.py:judge", "options": {"api_key": "hunter2"}}},
+        {"domains.math.train": "${DATA_URL}"},
     ],
 )
-def test_secrets_are_refused_and_not_repeated(changes: dict[str, Any]) -> None:
+def test_secrets_are_refused_and_not_repeated(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA_URL", "https://me:hunter2@host/rows.jsonl")
     error = error_of(**changes)
     assert "environment variable" in str(error)
     for secret in ("sk-", "hunter2", "hf_abc", "'x'"):
         assert secret not in str(error)
+
+
+def test_half_a_surrogate_pair_is_named_by_its_field() -> None:
+    problem = error_of(**{"domains.math.prompt": {"template": "\ud800 {prompt}"}})
+    assert "domains.math.prompt.template" in problem.where
+    assert "surrogate" in problem.seen
+    str(problem).encode("ascii")
+
+
+def test_a_superscript_is_no_list_index() -> None:
+    with pytest.raises(InputError, match="in a list of"):
+        load_recipe("demo", ["evaluate.k.\u00b2=1"])
 
 
 def test_names_of_keys_are_no_secrets() -> None:
