@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from synth.engines import Output, Request, Sampling
+from synth.records.errors import WorkError
 from synth.records.ids import sample_id, sampling_seed
 
 if TYPE_CHECKING:
@@ -107,7 +108,11 @@ def complete(
     """Get every ask's completion and append it to `stage` as it finishes. `on_row` sees each row.
 
     A prompt that must not be sampled from (`rejected`) becomes a row with its cause and never reaches the engine.
+    A request that was not answered (`transient`) becomes no row, because a row is never asked for again: the others
+    are finished, then WorkError is raised.
     """
+    submitted = 0
+    unanswered: list[Output] = []
     waiting: dict[str, tuple[Ask, Rendered]] = {}
 
     def finish(ask: Ask, prompt: Rendered, output: Output) -> None:
@@ -116,12 +121,14 @@ def complete(
         on_row(row)
 
     def requests() -> Iterable[Request]:
+        nonlocal submitted
         for ask in asks:
             prompt = render(ask)
             if prompt.rejected is not None:
                 finish(ask, prompt, Output(ask.sample_id, "", None, None, "rejected", prompt.rejected))
                 continue
             waiting[ask.sample_id] = (ask, prompt)
+            submitted += 1
             yield Request(
                 id=ask.sample_id,
                 prompt=prompt.text,
@@ -134,8 +141,15 @@ def complete(
 
     engine.submit(requests())
     for output in engine.outputs():
-        finish(*waiting.pop(output.id), output)
+        if output.transient:
+            unanswered.append(output)
+        else:
+            finish(*waiting.pop(output.id), output)
     stage.flush()
+    if unanswered:
+        seen = f"{len(unanswered)} of {submitted} requests were not answered ({unanswered[0].error})"
+        fix = "see to the server or engine.options, then give the same command again: it asks for these alone"
+        raise WorkError("engine", seen, fix)
 
 
 def _row(ask: Ask, prompt: Rendered, output: Output, round_index: int) -> Row:

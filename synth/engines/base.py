@@ -84,6 +84,8 @@ class Output:
     `finish_reason`: `stop` (end of sequence or a stop string), `length` (`max_tokens` or the model's context is
     full), `rejected` (never sampled: the request does not fit the engine) or `error` (the engine failed on it);
     the last two say why in `error`. `token_ids` include the end-of-sequence token when it was sampled.
+    `transient`: an `error` of the moment (the server is away or overloaded), not of the request. It is no result:
+    the same request may be answered later.
     """
 
     id: str
@@ -92,6 +94,7 @@ class Output:
     token_ids: list[int] | None
     finish_reason: FinishReason
     error: str | None = None
+    transient: bool = False
 
 
 class Engine(Protocol):

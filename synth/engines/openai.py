@@ -7,6 +7,8 @@
 3. 429, 5xx, time-outs, broken connections and answers that are no JSON are retried, with exponential backoff and
    jitter or as long as the server asks (`Retry-After`). Everything else 4xx is final: 400, 413 and 422 reject that one
    request; 401, 403 and 404 are about the set-up and end the work.
+4. A request whose retries are used up gives a `transient` error. `OUTAGE` of those with no answer between them are an
+   outage: the requests still waiting are given up unsent, instead of each going through all its retries.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ CAPABILITIES = Capabilities(
 )
 REJECTED = (400, 413, 422)
 SETUP = (401, 403, 404)
+OUTAGE = 8  # requests given up one after the other
 OVERLOADED_SPACING_S = 1.0  # one burst of refusals halves the limit once, not once a request
 
 
@@ -145,6 +148,7 @@ class OpenAIEngine:
         self._ids: set[str] = set()
         self._cancelled = threading.Event()
         self._retried = 0
+        self._given_up, self._cause = 0, ""  # requests since the last answer, and why the last of them
 
     def submit(self, requests: Iterable[Request]) -> None:
         for request in requests:
@@ -164,6 +168,8 @@ class OpenAIEngine:
                 self.close()
                 raise item
             self._ids.discard(item.id)
+            if not self._ids:
+                self._given_up = 0  # whatever is submitted next may find the server back
             yield item
 
     @property
@@ -181,12 +187,14 @@ class OpenAIEngine:
                 self._done.put(error)
 
     def _with_retries(self, request: Request) -> Output:
+        if self._given_up >= OUTAGE:
+            return _unanswered(request, f"not sent after {self._given_up} failures: {self._cause}")
         failure = ""
         for attempt in range(self.options.retries + 1):
             if attempt:
                 self._retried += 1
             if not self._limit.enter(self._cancelled):
-                return Output(request.id, "", None, None, "error", "the engine was closed")
+                return _unanswered(request, "the engine was closed")
             overloaded = True
             try:
                 answer = self._attempt(request)
@@ -194,12 +202,14 @@ class OpenAIEngine:
             finally:
                 self._limit.leave(overloaded)
             if isinstance(answer, Output):
+                self._given_up = 0
                 return answer
             failure = answer.what
             if attempt < self.options.retries:
                 self._cancelled.wait(answer.wait_s if answer.wait_s is not None else self._backoff(attempt))
-        error = f"{failure}, after {self.options.retries} retries"
-        return Output(request.id, "", None, None, "error", error)
+        self._cause = f"{failure}, after {self.options.retries} retries"
+        self._given_up += 1
+        return _unanswered(request, self._cause)
 
     def _backoff(self, attempt: int) -> float:
         longest = min(self.options.backoff_max_s, self.options.backoff_s * 2**attempt)
@@ -288,6 +298,10 @@ class Failure:
 
     what: str
     wait_s: float | None = None
+
+
+def _unanswered(request: Request, why: str) -> Output:
+    return Output(request.id, "", None, None, "error", why, transient=True)
 
 
 def _plain(headers: httpx.Headers) -> dict[str, str]:

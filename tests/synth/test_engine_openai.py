@@ -199,6 +199,7 @@ def test_retries_end(server: Server, connect: Any) -> None:
     assert (got["p"].finish_reason, got["q"].finish_reason) == ("error", "stop")
     assert "planned 500" in str(got["p"].error)
     assert "2 retries" in str(got["p"].error)
+    assert (got["p"].transient, got["q"].transient) == (True, False)
     assert server.sent["p"] == 3
 
 
@@ -208,6 +209,7 @@ def test_a_refused_request_is_rejected_at_once(server: Server, connect: Any, sta
     got = ask(connect(), request("p"), request("q"))
     assert (got["p"].finish_reason, got["q"].finish_reason) == ("rejected", "stop")
     assert f"planned {status}" in str(got["p"].error)
+    assert not got["p"].transient
     assert server.sent["p"] == 1
 
 
@@ -223,7 +225,7 @@ def test_a_wrong_set_up_ends_the_work(server: Server, connect: Any, status: int)
 def test_other_endings_are_errors(server: Server, connect: Any) -> None:
     server.plan["p"] = ["content_filter"]
     output = ask(connect(), request("p"))["p"]
-    assert (output.finish_reason, output.text) == ("error", "echo p")
+    assert (output.finish_reason, output.text, output.transient) == ("error", "echo p", False)
     assert "content_filter" in str(output.error)
 
 
@@ -235,7 +237,7 @@ def test_a_late_answer_is_given_up_and_asked_again(server: Server, connect: Any,
     assert server.sent["p"] >= 2
     server.plan["p"] = [fault] * 3
     output = ask(connect(timeout_s=0.2, retries=0), request("p"))["p"]
-    assert output.finish_reason == "error"
+    assert (output.finish_reason, output.transient) == ("error", True)
     assert "no answer within 0.2 s" in str(output.error)
 
 
@@ -303,10 +305,28 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_errors(
     assert "sk-secret" not in str(caught.value) + caplog.text + repr(engine.options)
 
 
-def test_no_server_is_an_error_of_the_request(connect: Any, server: Server) -> None:
+def test_no_server_is_no_answer_and_no_verdict_on_the_request(connect: Any) -> None:
     output = ask(connect(base_url="http://127.0.0.1:9", retries=1, connect_timeout_s=1.0), request("p"))["p"]
-    assert output.finish_reason == "error"
+    assert (output.finish_reason, output.transient) == ("error", True)
     assert "connection failed" in str(output.error)
+
+
+def test_a_server_that_is_away_is_not_asked_for_the_whole_queue(server: Server, connect: Any) -> None:
+    """After 8 requests given up with no answer between them the rest is given up unsent; a later batch is sent."""
+    server.plan = {f"p{n}": [503] * 2 for n in range(50)}
+    engine = connect(concurrency=1, retries=1)
+    got = ask(engine, *(request(f"p{n}") for n in range(50)))
+    assert len(got) == 50
+    assert all(output.transient and "planned 503" in str(output.error) for output in got.values())
+    assert sum(server.sent.values()) == 16
+    assert ask(engine, request("q"))["q"].finish_reason == "stop"
+
+
+def test_an_answer_between_failures_keeps_the_queue_going(server: Server, connect: Any) -> None:
+    server.plan = {f"p{n}": [503] for n in range(50) if n % 8}
+    got = ask(connect(concurrency=1, retries=0), *(request(f"p{n}") for n in range(50)))
+    assert sum(server.sent.values()) == 50
+    assert sum(output.transient for output in got.values()) == 43
 
 
 def test_requests_can_be_added_while_outputs_stream(connect: Any) -> None:
