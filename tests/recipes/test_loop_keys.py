@@ -61,7 +61,7 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Simpl
     rows.append({"prompt": "What is 0 + 5? (Hint: the answer is 5.)", "completion": "Answer: 5", "index": 4})
     write_jsonl(tmp_path / "replay.jsonl", rows)
 
-    def start(*changes: str) -> SimpleNamespace:
+    def start(*changes: str, out: Path | None = None) -> SimpleNamespace:
         trainer, requests = Trainer(), []
         monkeypatch.setattr(trainers, "train", trainer, raising=False)
 
@@ -90,7 +90,7 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Simpl
             },
             list(changes),
         )
-        out = tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
+        out = out or tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
         result = run(recipe, out)
         return SimpleNamespace(trained=trainer.calls, requests=requests, out=out, result=result)
 
@@ -185,6 +185,26 @@ def test_checkpoints_are_kept_as_told(loop: Callable[..., SimpleNamespace], keep
     out = loop(f"keep.checkpoints={keep}").out
     assert len(list(out.glob("round-*/model"))) == left
     assert (out / "model" / "config.json").exists()
+    before = (out / "model").resolve()
+    assert before == out / "round-01" / "model"
+    # A finished run called again, also with fewer rounds than it has, leaves everything as it is.
+    for rounds in (2, 1):
+        again = loop(f"keep.checkpoints={keep}", f"rounds={rounds}", out=out)
+        assert again.trained == []
+        assert (out / "model").resolve() == before
+        assert (out / "model" / "config.json").exists()
+        assert len(list(out.glob("round-*/model"))) == left
+
+
+@pytest.mark.parametrize("keep", ["accepted", "last"])
+def test_going_on_keeps_the_accepted_model_and_samples_from_it(
+    loop: Callable[..., SimpleNamespace], keep: str
+) -> None:
+    first = loop(f"keep.checkpoints={keep}")
+    more = loop(f"keep.checkpoints={keep}", "rounds=3", "train.start_from=base", out=first.out)
+    assert more.result.rounds[2]["sampler"] == first.result.rounds[1]["model_hash"]
+    assert (more.out / "model").resolve() == more.out / "round-02" / "model"
+    assert (more.out / "model" / "config.json").exists()
 
 
 def test_a_rejected_round_is_rolled_back_and_its_checkpoint_removed(
