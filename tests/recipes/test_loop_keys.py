@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import trainers
-from recipes import load_recipe, run
+from recipes import grow, load_recipe, run
 from recipes.engine_handle import EngineHandle
 from synth.engines import Request, replay
 from synth.records.jsonl import write_jsonl
@@ -205,6 +205,35 @@ def test_going_on_keeps_the_accepted_model_and_samples_from_it(
     assert more.result.rounds[2]["sampler"] == first.result.rounds[1]["model_hash"]
     assert (more.out / "model").resolve() == more.out / "round-02" / "model"
     assert (more.out / "model" / "config.json").exists()
+
+
+def test_a_kill_while_a_later_block_is_judged_changes_nothing(
+    loop: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    changes = ("rounds=1", "sampling.block=2", "curate.cap_per_problem=2", "sampling.stop_at_cap=true")
+    changes = (*changes, "sampling.n=6", "curate.dedup=null")
+    calm = loop(*changes)
+    real, judged = grow.judge, 0
+
+    def killed(domain: Any, rows: Any, problems: Any, stage: Any, workers: int, on_row: Any) -> None:
+        def count(row: Any) -> None:
+            nonlocal judged
+            judged += 1
+            on_row(row)
+            if judged == 2 * PROBLEMS + 5:
+                raise KeyboardInterrupt
+
+        real(domain, rows, problems, stage, workers, count)
+
+    out = tmp_path / "killed"
+    monkeypatch.setattr(grow, "judge", killed)
+    with pytest.raises(KeyboardInterrupt):
+        loop(*changes, out=out)
+    monkeypatch.setattr(grow, "judge", real)
+    resumed = loop(*changes, out=out)
+    assert list(read_parts(out / "round-00/dataset")) == list(read_parts(calm.out / "round-00/dataset"))
+    assert resumed.result.rounds[0]["tokens"] == calm.result.rounds[0]["tokens"]
+    assert calm.result.rounds[0]["tokens"]["completions_saved"] == 2 * (PROBLEMS - 1)
 
 
 def test_a_rejected_round_is_rolled_back_and_its_checkpoint_removed(
