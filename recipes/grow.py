@@ -108,7 +108,7 @@ class Grower:
             self._block(engine_at, asks, lambda ask: self.by_name[ask.domain].render(ask.problem))
             after_block(sum(len(row["completion_token_ids"] or ()) for row in self.done.values()))
             if options.stop_at_cap:
-                passes = self._passes()
+                passes = self._passes(indices.stop)
                 cap = self.recipe.curate.cap_per_problem
                 active = {
                     name: [p for p in problems if cap is None or passes[p["problem_id"]] < cap]
@@ -120,11 +120,12 @@ class Grower:
         asker = Asker(domain, self.model_hash, self.sampling, self.recipe.rng_seed, self.round)
         return [asker.ask(problem, index) for problem in problems for index in indices]
 
-    def _passes(self) -> Counter[str]:
+    def _passes(self, before: int) -> Counter[str]:
+        """Passed samples of each problem among the indices below `before`: a resumed run finds later verdicts too."""
         return Counter(
             self.done[name]["problem_id"]
             for name, verdict in self.judged.items()
-            if verdict["status"] == "pass"
+            if verdict["status"] == "pass" and self.done[name]["index"] < before
         )
 
     def _block(
@@ -156,7 +157,7 @@ class Grower:
 
     def _rationalise(self, engine_at: Callable[[], Engine]) -> None:
         """STaR: problems nobody solved are asked once more with the answer as a hint (indices from `sampling.n`)."""
-        passes = self._passes()
+        passes = self._passes(self.recipe.sampling.n)
         asks: list[Ask] = []
         renders: dict[str, Callable[[Ask], Rendered]] = {}
         for domain in self.domains:

@@ -13,6 +13,7 @@ Departures from the paper: the Improve step runs a fixed number of steps (or `tr
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from dataclasses import dataclass, field
@@ -80,26 +81,39 @@ class Model:
 def run_rounds(ctx: Context) -> Model:
     """Run (or resume) every round of the recipe; returns the last accepted model."""
     accepted = _measure_base(ctx)
-    if not (ctx.folder.root / "model").is_symlink():
-        ctx.folder.point_model(accepted.path)
     base, idle = accepted, 0
-    for index in range(ctx.recipe.rounds):
+    # Fewer rounds than are closed take nothing back: the last accepted model stays the one DIR/model names.
+    for index in range(max(ctx.recipe.rounds, _closed_rounds(ctx))):
         metrics = ctx.folder.metrics(index)
         if metrics is None:
+            _settle(ctx, accepted)
             ctx.check_limits()
             metrics = _one_round(ctx, index, base, accepted)
         ctx.tokens += metrics["tokens"]["sampled"]
         if metrics["accepted"]:
             accepted = _closed_model(ctx, index)
-            ctx.folder.point_model(accepted.path)
         idle = 0 if metrics.get("gate", {}).get("gained") else idle + 1
-        for path in removable(ctx.folder, ctx.recipe.keep.checkpoints):
-            remove(path)
         patience = ctx.recipe.gate.patience
         if patience and idle >= patience and index + 1 < ctx.recipe.rounds:
             ctx.progress.say(f"no significant gain in {idle} rounds: stopping (gate.patience)")
             break
+    _settle(ctx, accepted)
     return accepted
+
+
+def _closed_rounds(ctx: Context) -> int:
+    return next(index for index in itertools.count() if ctx.folder.metrics(index) is None)
+
+
+def _settle(ctx: Context, accepted: Model) -> None:
+    """Point DIR/model at the accepted model, then delete what `keep` does not keep.
+
+    Only once all closed rounds were gone through: an earlier round's model is no longer the accepted one, and
+    deleting by it would delete the one that is.
+    """
+    ctx.folder.point_model(accepted.path)
+    for path in removable(ctx.folder, ctx.recipe.keep.checkpoints):
+        remove(path)
 
 
 def _measure_base(ctx: Context) -> Model:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import trainers
-from recipes import load_recipe, models, run, stats
+from recipes import grow, load_recipe, models, run, stats
 from recipes.engine_handle import EngineHandle
 from synth.engines import Request, replay
 from synth.export.layouts import lay_out
@@ -62,7 +62,7 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Simpl
     rows.append({"prompt": "What is 0 + 5? (Hint: the answer is 5.)", "completion": "Answer: 5", "index": 4})
     write_jsonl(tmp_path / "replay.jsonl", rows)
 
-    def start(*changes: str) -> SimpleNamespace:
+    def start(*changes: str, out: Path | None = None) -> SimpleNamespace:
         trainer, requests = Trainer(), []
         monkeypatch.setattr(trainers, "train", trainer, raising=False)
 
@@ -91,7 +91,7 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Simpl
             },
             list(changes),
         )
-        out = tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
+        out = out or tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
         result = run(recipe, out)
         return SimpleNamespace(trained=trainer.calls, requests=requests, out=out, result=result)
 
@@ -215,6 +215,55 @@ def test_checkpoints_are_kept_as_told(loop: Callable[..., SimpleNamespace], keep
     out = loop(f"keep.checkpoints={keep}").out
     assert len(list(out.glob("round-*/model"))) == left
     assert (out / "model" / "config.json").exists()
+    before = (out / "model").resolve()
+    assert before == out / "round-01" / "model"
+    # A finished run called again, also with fewer rounds than it has, leaves everything as it is.
+    for rounds in (2, 1):
+        again = loop(f"keep.checkpoints={keep}", f"rounds={rounds}", out=out)
+        assert again.trained == []
+        assert (out / "model").resolve() == before
+        assert (out / "model" / "config.json").exists()
+        assert len(list(out.glob("round-*/model"))) == left
+
+
+@pytest.mark.parametrize("keep", ["accepted", "last"])
+def test_going_on_keeps_the_accepted_model_and_samples_from_it(
+    loop: Callable[..., SimpleNamespace], keep: str
+) -> None:
+    first = loop(f"keep.checkpoints={keep}")
+    more = loop(f"keep.checkpoints={keep}", "rounds=3", "train.start_from=base", out=first.out)
+    assert more.result.rounds[2]["sampler"] == first.result.rounds[1]["model_hash"]
+    assert (more.out / "model").resolve() == more.out / "round-02" / "model"
+    assert (more.out / "model" / "config.json").exists()
+
+
+def test_a_kill_while_a_later_block_is_judged_changes_nothing(
+    loop: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    changes = ("rounds=1", "sampling.block=2", "curate.cap_per_problem=2", "sampling.stop_at_cap=true")
+    changes = (*changes, "sampling.n=6", "curate.dedup=null")
+    calm = loop(*changes)
+    real, judged = grow.judge, 0
+
+    def killed(domain: Any, rows: Any, problems: Any, stage: Any, workers: int, on_row: Any) -> None:
+        def count(row: Any) -> None:
+            nonlocal judged
+            judged += 1
+            on_row(row)
+            if judged == 2 * PROBLEMS + 5:
+                raise KeyboardInterrupt
+
+        real(domain, rows, problems, stage, workers, count)
+
+    out = tmp_path / "killed"
+    monkeypatch.setattr(grow, "judge", killed)
+    with pytest.raises(KeyboardInterrupt):
+        loop(*changes, out=out)
+    monkeypatch.setattr(grow, "judge", real)
+    resumed = loop(*changes, out=out)
+    assert list(read_parts(out / "round-00/dataset")) == list(read_parts(calm.out / "round-00/dataset"))
+    assert resumed.result.rounds[0]["tokens"] == calm.result.rounds[0]["tokens"]
+    assert calm.result.rounds[0]["tokens"]["completions_saved"] == 2 * (PROBLEMS - 1)
 
 
 def test_a_rejected_round_is_rolled_back_and_its_checkpoint_removed(

@@ -254,10 +254,9 @@ def test_an_engine_that_dies_of_everything_stops_the_work(
     monkeypatch.setattr(vllm, "GUILTY_IN_A_ROW", 2)
     engine = fake_vllm(max_num_seqs=8, restarts=4)
     engine.submit(request(f"r{number}", KILL) for number in range(10))
-    outputs = []
+    outputs: list[Output] = []
     with pytest.raises(WorkError, match="killed by signal 9, after 4 restarts"):
-        for output in engine.outputs():
-            outputs.append(output)
+        outputs.extend(engine.outputs())
     # The fourth is found guilty by the very crash that ends the work; its row must not be lost with the engine.
     assert [(output.id, output.finish_reason) for output in outputs] == [
         (f"r{number}", "error") for number in range(4)
