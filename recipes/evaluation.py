@@ -32,7 +32,8 @@ EVALUATION = -1  # `round` of every evaluation's asks: seeds are shared by all m
 class Evaluation:
     """Scores of one model.
 
-    outcomes: {domain: {problem_id: {"greedy": 0, 1 or None, "correct": c, "judged": n, "maj": {"maj@k": vote}}}}.
+    outcomes: {domain: {problem_id: {"greedy": 0, 1 or None, "correct": c, "judged": n, "maj": {"maj@k": vote},
+    "rejected": whether its prompt was refused}}}.
     """
 
     scores: dict[str, Any]
@@ -204,6 +205,7 @@ def _outcome(pairs: list[tuple[Row, Row]], ks: list[int], rng_seed: int) -> dict
         "correct": sum(verdict["status"] == "pass" for verdict in sampled),
         "judged": len(sampled),
         "maj": _majority(sampled, ks, rng_seed),
+        "rejected": all(row["finish_reason"] == "rejected" for row, _ in pairs),
     }
 
 

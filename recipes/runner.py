@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from recipes import models
 from recipes.cards import write_model_card
 from recipes.engine_handle import EngineHandle
+from recipes.gate import check_metric
 from recipes.problem_checks import JudgeableProblems, judgeable
 from recipes.problems import load_domains, pass_rates_before
 from recipes.progress import Progress
@@ -162,6 +163,7 @@ def _check_domain(recipe: Recipe, domain: Domain) -> None:
         raise InputError(
             where, f"{domain.verifier_name} fails its self-test: {wrong[0]}", "see `synth doctor`"
         )
+    check_metric(recipe, domain)
     max_bad, verifier, name = recipe.problems.max_bad, domain.verifier, f"domains.{domain.name}"
     domain.held_out = judgeable(verifier, domain.held_out, f"{name}.held_out", max_bad)
     domain.train = JudgeableProblems(domain.train, verifier, f"{name}.train", max_bad)

@@ -138,11 +138,13 @@ def _in_hub_cache(name: str, revision: str | None) -> Path | None:
 
 
 def _domain(recipe: Recipe, name: str, tokenizer: Any) -> Iterator[Finding]:
+    from recipes.gate import check_metric
     from recipes.problem_checks import judgeable
     from recipes.problems import load, load_domain
 
     domain = load_domain(recipe, name, tokenizer)
     try:
+        check_metric(recipe, domain)
         for wrong in domain.verifier.self_test():
             yield Finding(
                 "error", f"domains.{name}.verifier", f"fails its self-test: {wrong}", "see `synth doctor`"

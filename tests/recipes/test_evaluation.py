@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from recipes.evaluation import Evaluation, Examination, evaluate
-from recipes.gate import decide
+from recipes.gate import decide, require_judged
 from recipes.sampling import Domain
 from synth.engines import Capabilities, Output, Request
+from synth.records.errors import WorkError
 from synth.store import read_parts
 from verifiers import Verdict
 
@@ -148,3 +149,15 @@ def test_gate_pairs_only_problems_both_models_were_judged_on() -> None:
     decision = decide(scored([1, None, 0]), scored([None, 1, 1]), "pass@1", 0.05, 0)
     assert decision.problems == 1
     assert decision.difference == 1
+
+
+def test_gate_does_not_decide_on_what_was_not_measured() -> None:
+    with pytest.raises(WorkError, match="no held-out problem was judged for both"):
+        decide(scored([1, 0]), scored([None, None]), "pass@1", 0.05, 0)
+    require_judged(scored([1] * 99 + [None]), "pass@1", 0.01, Path("e"))
+    with pytest.raises(WorkError, match="2 of 100 held-out problems have no pass@1"):
+        require_judged(scored([1] * 98 + [None] * 2), "pass@1", 0.01, Path("e"))
+    refused = scored([1] * 98 + [None] * 2)
+    for name in ("p98", "p99"):
+        refused.outcomes["math"][name]["rejected"] = True
+    require_judged(refused, "pass@1", 0.01, Path("e"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import trainers
 from recipes import grow, load_recipe, run
 from recipes.engine_handle import EngineHandle
 from synth.engines import Request, replay
+from synth.records.errors import InputError, WorkError
 from synth.records.jsonl import write_jsonl
 from synth.store import read_parts
 
@@ -296,3 +298,38 @@ def test_an_hour_limit_stops_before_the_first_round(loop: Callable[..., SimpleNa
     assert stopped.result.status == "stopped"
     assert stopped.trained == []
     assert json.loads((stopped.out / "manifest.json").read_text())["status"] == "stopped"
+
+
+def test_a_candidate_that_nobody_could_judge_is_no_accepted_model(
+    loop: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from recipes import evaluation
+    from verifiers import Verdict
+
+    real, calls = evaluation.judge, 0
+
+    def broken_later(domain: Any, rows: Any, problems: Any, stage: Any, workers: int, on_row: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:  # the base is judged, the candidate is not
+            unjudged = SimpleNamespace(
+                verify_batch=lambda rows, workers: [Verdict("error", None, "infra_error") for _ in rows]
+            )
+            domain = dataclasses.replace(domain, verifier=unjudged)
+        real(domain, rows, problems, stage, workers, on_row)
+
+    monkeypatch.setattr(evaluation, "judge", broken_later)
+    out = tmp_path / "unjudged"
+    with pytest.raises(WorkError, match="4 of 4 held-out problems have no pass@1"):
+        loop("rounds=1", out=out)
+    assert not (out / "round-00" / "metrics.json").exists()
+
+
+def test_a_vote_needs_a_verifier_that_names_answers(
+    loop: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verifiers.math import MathVerifier
+
+    monkeypatch.setattr(MathVerifier, "names_answers", False)
+    with pytest.raises(InputError, match="names no answers"):
+        loop("rounds=1", "gate.metric=maj@2", "evaluate.k=[1,2]")
