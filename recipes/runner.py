@@ -21,6 +21,7 @@ from recipes.progress import Progress
 from recipes.schema import Recipe, diff_identity
 from recipes.self_training import Context, LimitReached, Model, run_rounds
 from recipes.settings import dump_yaml, load_recipe, read_resolved
+from recipes.validation import engine_findings
 from synth.curate import evaluation_sets
 from synth.records.errors import InputError
 from synth.records.ids import content_hash, model_hash
@@ -128,6 +129,9 @@ def _dispatch(ctx: Context) -> Model | None:
 
 def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> Context:
     """Resolve the model, load and check problems and verifiers, choose the engine; nothing is sampled yet."""
+    for finding in engine_findings(recipe):
+        if finding.level == "error":
+            raise InputError(finding.where, finding.seen, finding.fix)
     base = models.resolve(recipe.model.path, recipe.model.revision)
     domains = load_domains(recipe, base, lambda round_index: pass_rates_before(folder, round_index))
     for domain in domains:
@@ -135,7 +139,7 @@ def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> Context:
     # Decontamination fails closed: an evaluation set that cannot be used stops the run before any sampling.
     held_out = {d.name: [p["prompt"] for p in d.held_out] for d in domains if d.held_out}
     evaluation_sets(recipe.curate.decontaminate, held_out)
-    engine = EngineHandle(*engine_choice(recipe, progress))
+    engine = EngineHandle(*engine_choice(recipe, progress), recipe.model.path)
     digest = model_hash(base)
     facts = {
         "model": {"path": recipe.model.path, "hash": digest},

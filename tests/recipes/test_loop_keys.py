@@ -333,3 +333,20 @@ def test_a_vote_needs_a_verifier_that_names_answers(
     monkeypatch.setattr(MathVerifier, "names_answers", False)
     with pytest.raises(InputError, match="names no answers"):
         loop("rounds=1", "gate.metric=maj@2", "evaluate.k=[1,2]")
+
+
+def test_an_engine_that_lacks_what_the_recipe_needs_is_refused_before_any_work(
+    loop: Callable[..., SimpleNamespace], tmp_path: Path
+) -> None:
+    out = tmp_path / "refused"
+    with pytest.raises(InputError, match="openai cannot load the weights"):
+        loop('engine={"name": "openai", "options": {}}', out=out)
+    assert not (out / "base").exists()
+
+
+def test_a_server_is_asked_for_the_model_by_its_name_in_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("synth.engines.open", lambda name, model, options: opened.append(model) or object())
+    EngineHandle("openai", {}, "owner/name").at(Path("/cache/snapshots/1"))
+    EngineHandle("transformers", {}, "owner/name").at(Path("/cache/snapshots/1"))
+    assert opened == ["owner/name", "/cache/snapshots/1"]
