@@ -350,3 +350,32 @@ def test_a_server_is_asked_for_the_model_by_its_name_in_the_recipe(monkeypatch: 
     EngineHandle("openai", {}, "owner/name").at(Path("/cache/snapshots/1"))
     EngineHandle("transformers", {}, "owner/name").at(Path("/cache/snapshots/1"))
     assert opened == ["owner/name", "/cache/snapshots/1"]
+
+
+def test_a_refused_first_run_can_be_corrected(loop: Callable[..., SimpleNamespace], tmp_path: Path) -> None:
+    out = tmp_path / "corrected"
+    with pytest.raises(InputError, match="tiny"):
+        loop("model.path=builtin:tny", out=out)
+    assert not (out / "recipe.yaml").exists()
+    assert not (out / "manifest.json").exists()
+    assert loop("rounds=1", "train.method=none", out=out).result.status == "done"
+    # A rerun that is refused, because the data changed, leaves the finished run as it is.
+    manifest = (out / "manifest.json").read_bytes()
+    write_jsonl(tmp_path / "train.jsonl", [{"question": "What is 70 + 5?", "answer": "75"}])
+    with pytest.raises(InputError, match="the data changed"):
+        loop("rounds=1", "train.method=none", out=out)
+    assert (out / "manifest.json").read_bytes() == manifest
+
+
+def test_a_file_and_a_folder_of_something_else_are_no_run_directories(
+    loop: Callable[..., SimpleNamespace], tmp_path: Path
+) -> None:
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.write_text("mine")
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is a file"):
+        loop(out=file)
+    with pytest.raises(InputError, match="not a run directory"):
+        loop(out=folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
