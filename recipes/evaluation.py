@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from recipes import stats
 from recipes.sampling import GREEDY, Ask, Asker, Domain, Row, complete, judge
+from recipes.side_files import side_hashes
 from synth.engines import Sampling
 from synth.records import schemas
+from synth.records.errors import InputError
+from synth.records.ids import content_hash
 from synth.records.jsonl import write_json
 from synth.store import Stage, read_json
 
@@ -75,13 +78,44 @@ class Examination:
     options: Any
     rng_seed: int
     workers: int
+    digest: str | None = None
+    """Hash of all that shapes the scores but the model; None: not told."""
 
 
 def examination(recipe: Recipe, domains: list[Domain], workers: int) -> Examination:
     """The held-out test of a recipe; `evaluate.max_tokens` is by default that of sampling."""
     max_tokens = recipe.evaluate.max_tokens or recipe.sampling.max_tokens
     options = recipe.evaluate.model_copy(update={"max_tokens": max_tokens})
-    return Examination(domains, options, recipe.rng_seed, workers)
+    digest = _exam_hash(recipe, domains, options.model_dump(mode="json"))
+    return Examination(domains, options, recipe.rng_seed, workers, digest)
+
+
+def _exam_hash(recipe: Recipe, domains: list[Domain], options: dict[str, Any]) -> str:
+    files = side_hashes(recipe)
+    parts = []
+    for domain in domains:
+        verifier = recipe.domains[domain.name].verifier
+        own = files.get(f"domains.{domain.name}.verifier.name")
+        # Of a verifier file the contents count, not where it lies.
+        name = [own, verifier.name.rpartition(":")[2]] if own else verifier.name
+        problems = [problem["problem_id"] for problem in domain.held_out[: options["max_problems"]]]
+        parts.append([domain.name, name, verifier.options, domain.template_hash, list(domain.stop), problems])
+    return content_hash("examination", options, recipe.rng_seed, parts)
+
+
+def _same_exam(folder: Path, digest: str | None) -> None:
+    """Refuse a folder that holds another examination of this model; one without a hash is taken as it is."""
+    found = read_json(folder / "examination.json")
+    if found is None:
+        if digest is not None and not folder.exists():
+            folder.mkdir(parents=True)
+            write_json(folder / "examination.json", {"hash": digest})
+    elif digest is not None and found["hash"] != digest:
+        raise InputError(
+            str(folder),
+            "holds this model's scores on another test (evaluate, rng_seed, held-out problems, prompt or verifier)",
+            "choose another --out, or delete that folder",
+        )
 
 
 def evaluate(
@@ -92,6 +126,7 @@ def evaluate(
     on_progress: Callable[[int, int], None],
 ) -> Evaluation:
     """Evaluate the model behind `engine_at()`; completions and verdicts are kept under `folder` and reused."""
+    _same_exam(folder, exam.digest)
     found = read_evaluation(folder, model_hash)
     if found is not None:
         return found

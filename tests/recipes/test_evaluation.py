@@ -9,12 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from recipe_samples import with_data
 
-from recipes.evaluation import Evaluation, Examination, evaluate
+from recipes.evaluation import Evaluation, Examination, evaluate, examination
 from recipes.gate import decide, require_judged
+from recipes.problems import load_domains
 from recipes.sampling import Domain
+from recipes.settings import load_recipe
 from synth.engines import Capabilities, Output, Request
-from synth.records.errors import WorkError
+from synth.records.errors import InputError, WorkError
 from synth.store import read_parts
 from verifiers import Verdict
 
@@ -161,3 +164,37 @@ def test_gate_does_not_decide_on_what_was_not_measured() -> None:
     for name in ("p98", "p99"):
         refused.outcomes["math"][name]["rejected"] = True
     require_judged(refused, "pass@1", 0.01, Path("e"))
+
+
+def test_scores_of_another_test_are_refused_and_an_older_folder_is_read(tmp_path: Path) -> None:
+    def again(digest: str | None) -> Evaluation:
+        exam = Examination([domain()], OPTIONS, 0, 1, digest)
+        return evaluate(exam, ParrotEngine, tmp_path / "e", "m", lambda done, total: None)  # type: ignore[arg-type]
+
+    first = again("one")
+    assert again("one") == first
+    with pytest.raises(InputError, match="another test"):
+        again("two")
+    (tmp_path / "e" / "examination.json").unlink()
+    assert again("two") == first
+
+
+def test_the_hash_of_a_test_knows_all_that_shapes_its_scores(tmp_path: Path) -> None:
+    def digest(content: str = "", **changes: Any) -> str | None:
+        file = tmp_path / "own.py"
+        file.write_text(f"def check(row):\n    return True{content}\n")
+        tree = with_data(tmp_path, **{"domains.math.verifier": f"{file}:check", **changes})
+        recipe = load_recipe(tree)
+        return examination(recipe, load_domains(recipe, None), 1).digest
+
+    same = digest()
+    assert digest(**{"workers": 3, "rounds": 7}) == same
+    changes = [
+        {"rng_seed": 1},
+        {"evaluate.n": 5},
+        {"sampling.max_tokens": 5},
+        {"domains.math.verifier": "math"},
+    ]
+    changes += [{"domains.math.prompt": {"stop": ["x"]}}, {"domains.math.prompt": {"template": "Q {prompt}"}}]
+    changes += [{"evaluate.max_problems": 1}]
+    assert len({same, digest("  # edited"), *(digest(**change) for change in changes)}) == 2 + len(changes)
