@@ -21,6 +21,7 @@ from recipes.progress import Progress
 from recipes.schema import Recipe, diff_identity
 from recipes.self_training import Context, LimitReached, Model, run_rounds
 from recipes.settings import dump_yaml, load_recipe, read_resolved
+from recipes.side_files import side_files, side_hashes
 from recipes.validation import engine_findings
 from synth.curate import evaluation_sets
 from synth.records.errors import InputError
@@ -161,8 +162,10 @@ def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> tuple[Cont
         "data": {
             d.name: {"train": _rows_hash(d.train(0)), "held_out": _rows_hash(d.held_out)} for d in domains
         },
+        "files": side_hashes(recipe),
     }
     before = folder.manifest() or {}
+    _check_files(recipe, before.get("files", {}), facts["files"])
     for key, value in facts.items():
         if key in before and before[key] != value:
             raise InputError(
@@ -172,6 +175,17 @@ def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> tuple[Cont
             )
     context = Context(recipe, folder, domains, engine, base, digest, workers_of(recipe), progress)
     return context, {**facts, "engine": engine.name, "packages": package_versions()}
+
+
+def _check_files(recipe: Recipe, before: dict[str, str], now: dict[str, str]) -> None:
+    """Refuse a resume whose side files differ in content, naming key and file; runs without hashes are gone on with."""
+    for key, digest in before.items():
+        if now.get(key) != digest:
+            raise InputError(
+                key,
+                f"{side_files(recipe).get(key, 'the file')} changed since this run began",
+                "restore it, or choose another --out",
+            )
 
 
 def _check_domain(recipe: Recipe, domain: Domain) -> None:

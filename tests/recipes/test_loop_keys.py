@@ -379,3 +379,38 @@ def test_a_file_and_a_folder_of_something_else_are_no_run_directories(
     with pytest.raises(InputError, match="not a run directory"):
         loop(out=folder)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_an_edited_file_beside_the_recipe_is_refused_by_name(
+    loop: Callable[..., SimpleNamespace], tmp_path: Path
+) -> None:
+    files = {
+        "domains.sums.prompt.render": tmp_path / "render.py",
+        "domains.sums.verifier.name": tmp_path / "own.py",
+        "engine.options.path": tmp_path / "replay.jsonl",
+    }
+    files["domains.sums.prompt.render"].write_text("def show(row):\n    return row['prompt']\n")
+    files["domains.sums.verifier.name"].write_text(
+        "def check(row):\n    return 'x' not in row['completion']\n"
+    )
+    changes = ("rounds=1", "train.method=none", f"domains.sums.prompt.render={tmp_path}/render.py:show")
+    changes = (*changes, f"domains.sums.verifier={tmp_path}/own.py:check")
+    out = loop(*changes).out
+    for key, file in files.items():
+        content = file.read_text()
+        file.write_text(content + "\n")
+        with pytest.raises(InputError, match=f"{key}: .*{file.name} changed since"):
+            loop(*changes, out=out)
+        file.write_text(content)
+    assert loop(*changes, out=out).result.status == "done"
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert set(manifest.pop("files")) == set(files)
+    # A run from before these hashes goes on, and a row nobody asks for is told as such.
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    stage = out / "round-00" / "completions"
+    rows = list(read_parts(stage))
+    write_jsonl(stage / "journal.jsonl", [*rows, {**rows[0], "sample_id": "of another prompt"}])
+    for part in ("metrics.json", "dataset/manifest.json", "completions/manifest.json"):
+        (out / "round-00" / part).unlink()
+    with pytest.raises(WorkError, match="which this run does not ask for"):
+        loop(*changes, out=out)
