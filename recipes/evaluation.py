@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,13 +222,24 @@ def summarise(
     values, outcomes, details = {}, {}, {}
     for domain in domains:
         problems = grouped[domain.name]
+        votes = _votes(domain, (verdict for pairs in problems.values() for _, verdict in pairs))
         outcomes[domain.name] = {
-            name: _outcome(pairs, options.k, rng_seed) for name, pairs in problems.items()
+            name: _outcome(pairs, options.k if votes else [], rng_seed) for name, pairs in problems.items()
         }
         values[domain.name] = _metric_values(outcomes[domain.name], options)
         details[domain.name] = _details(domain, problems, outcomes[domain.name], options)
     tokens = sum(len(row["completion_token_ids"] or ()) for row in completions)
     return Evaluation(stats.scores(values, options.bootstrap, rng_seed), outcomes, details, tokens)
+
+
+def _votes(domain: Domain, verdicts: Iterable[Row]) -> bool:
+    """Whether the domain's verifier names answers: as it says, else whether it named one anywhere."""
+    says = getattr(domain.verifier, "names_answers", None)
+    return any(_answer(verdict) is not None for verdict in verdicts) if says is None else says
+
+
+def _answer(verdict: Row) -> Any:
+    return json.loads(verdict["details"]).get("answer")
 
 
 def _outcome(pairs: list[tuple[Row, Row]], ks: list[int], rng_seed: int) -> dict[str, Any]:
@@ -254,11 +265,10 @@ def _metric_values(outcomes: dict[str, dict[str, Any]], options: Any) -> dict[st
 
 
 def _majority(sampled: list[Row], ks: list[int], rng_seed: int) -> dict[str, float]:
-    """maj@k of one problem, where its verifier names the answers (`details.answer`); unreadable ones do not vote."""
-    details = [json.loads(verdict["details"]) for verdict in sampled]
-    if not any(detail.get("answer") is not None for detail in details):
-        return {}
-    answers = [None if detail.get("answer") is None else str(detail["answer"]) for detail in details]
+    """maj@k of one problem by the answers its verifier names (`details.answer`). An unreadable one does not vote, and
+    where none is readable there is no majority for the right answer: wrong."""
+    named = [_answer(verdict) for verdict in sampled]
+    answers = [None if answer is None else str(answer) for answer in named]
     correct = [verdict["status"] == "pass" for verdict in sampled]
     return {f"maj@{k}": stats.maj_at_k(answers, correct, k, rng_seed) for k in ks if 1 < k <= len(answers)}
 

@@ -198,3 +198,26 @@ def test_the_hash_of_a_test_knows_all_that_shapes_its_scores(tmp_path: Path) -> 
     changes += [{"domains.math.prompt": {"stop": ["x"]}}, {"domains.math.prompt": {"template": "Q {prompt}"}}]
     changes += [{"evaluate.max_problems": 1}]
     assert len({same, digest("  # edited"), *(digest(**change) for change in changes)}) == 2 + len(changes)
+
+
+@pytest.mark.parametrize(("declared", "value"), [(None, 1 / 4), (True, 1 / 4), (False, None)])
+def test_a_problem_without_a_readable_answer_counts_as_a_lost_vote(
+    tmp_path: Path, declared: bool | None, value: float | None
+) -> None:
+    class Mute(Judge):
+        names_answers = declared
+
+        def verify_batch(self, rows: Iterable[Mapping[str, Any]], workers: int = 1) -> Iterator[Verdict]:
+            rows = list(rows)
+            for row, verdict in zip(rows, super().verify_batch(rows), strict=True):
+                silent = row["number"] == 0 and verdict.status != "error"
+                yield Verdict("fail", 0.0, "no_answer", {}) if silent else verdict
+
+    one = domain()
+    one.verifier = Mute()  # type: ignore[assignment]
+    exam = Examination([one], OPTIONS, 0, 1)
+    scores = evaluate(exam, ParrotEngine, tmp_path, "m", lambda done, total: None).scores["math"]  # type: ignore[arg-type]
+    # Ties of two answers share the vote: 1/3 for each of three problems, 0 for the silent one.
+    assert (scores["maj@2"]["value"] if "maj@2" in scores else None) == (
+        value if value is None else pytest.approx(value)
+    )
