@@ -33,7 +33,7 @@ from recipes import load_recipe, run
 from recipes.runner import evaluate_stage, train_stage
 from recipes.schema import Recipe
 from recipes.stats import bootstrap_interval
-from synth.records.ids import model_hash
+from synth.records.ids import content_hash, model_hash
 from synth.records.jsonl import write_json
 from synth.store import read_json
 
@@ -151,12 +151,17 @@ def measured(seed: Seed, model: Path, folder: Path) -> Outcomes:
 
 
 def one_seed(seed: Seed, arms: list[str]) -> dict[str, Any]:
-    """Every arm of one rng_seed: finished ones are read from disk."""
+    """Every arm of one rng_seed: finished ones are read from disk, where the recipes are those they were made with."""
     seed.folder.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"arms": {}, "seconds": {}}
+    recipes = content_hash(seed.demo().identity(), seed.demo().rounds, seed.supervised().identity())
     for name in ("base", *arms):
         stored = seed.folder / f"{name}.json"
         found = read_json(stored)
+        if found is not None and found.get("recipes", recipes) != recipes:
+            raise SystemExit(
+                f"{stored} was measured with other recipes or --set: give the same ones, another --out, or --fresh"
+            )
         if found is None:
             started = time.monotonic()
             print(f"== rng_seed {seed.rng_seed}: {name}", flush=True)
@@ -165,7 +170,7 @@ def one_seed(seed: Seed, arms: list[str]) -> dict[str, Any]:
                 rounds = [measured(seed, seed.base, seed.folder / "base-scores")]
             else:
                 rounds = ARMS[name](seed, seed.folder / name)
-            found = {"rounds": rounds, "seconds": time.monotonic() - started}
+            found = {"recipes": recipes, "rounds": rounds, "seconds": time.monotonic() - started}
             write_json(stored, found)
         result["arms"][name], result["seconds"][name] = found["rounds"], found["seconds"]
     return result

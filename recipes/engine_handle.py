@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 
 
 class EngineHandle:
-    """Holds at most one live engine. `at(model)` returns it with that model's weights in."""
+    """Holds at most one live engine. `at(model)` returns it with that model's weights in.
 
-    def __init__(self, name: str, options: dict[str, Any]) -> None:
+    `served` is the model's name in the recipe: what a server that cannot load weights knows it by.
+    """
+
+    def __init__(self, name: str, options: dict[str, Any], served: str | None = None) -> None:
         from synth import engines
 
-        self.name, self.options = name, options
+        self.name, self.options, self.served = name, options, served
         self.capabilities: Capabilities = engines.capabilities(name)
         self._engine: Engine | None = None
         self._model: str | None = None
@@ -28,11 +31,14 @@ class EngineHandle:
 
         path = str(model)
         if self._engine is None:
-            self._engine = engines.open(self.name, path, self.options)
+            self._engine = engines.open(self.name, self._name_of(path), self.options)
         elif self._model != path and self.capabilities.loads_weights:
             self._engine.load_weights(path)
         self._model = path
         return self._engine
+
+    def _name_of(self, path: str) -> str:
+        return path if self.capabilities.loads_weights or self.served is None else self.served
 
     def fresh_at(self, model: Path) -> Engine:
         """Like `at`, and never a cached claim: the weights are loaded anew. Needs `loads_weights`."""

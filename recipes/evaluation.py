@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes import stats
 from recipes.sampling import GREEDY, Ask, Asker, Domain, Row, complete, judge
+from recipes.side_files import side_hashes
 from synth.engines import Sampling
 from synth.records import schemas
+from synth.records.errors import InputError
+from synth.records.ids import content_hash
 from synth.records.jsonl import write_json
 from synth.store import Stage, read_json
 
@@ -32,7 +35,8 @@ EVALUATION = -1  # `round` of every evaluation's asks: seeds are shared by all m
 class Evaluation:
     """Scores of one model.
 
-    outcomes: {domain: {problem_id: {"greedy": 0, 1 or None, "correct": c, "judged": n, "maj": {"maj@k": vote}}}}.
+    outcomes: {domain: {problem_id: {"greedy": 0, 1 or None, "correct": c, "judged": n, "maj": {"maj@k": vote},
+    "rejected": whether its prompt was refused}}}.
     """
 
     scores: dict[str, Any]
@@ -74,13 +78,44 @@ class Examination:
     options: Any
     rng_seed: int
     workers: int
+    digest: str | None = None
+    """Hash of all that shapes the scores but the model; None: not told."""
 
 
 def examination(recipe: Recipe, domains: list[Domain], workers: int) -> Examination:
     """The held-out test of a recipe; `evaluate.max_tokens` is by default that of sampling."""
     max_tokens = recipe.evaluate.max_tokens or recipe.sampling.max_tokens
     options = recipe.evaluate.model_copy(update={"max_tokens": max_tokens})
-    return Examination(domains, options, recipe.rng_seed, workers)
+    digest = _exam_hash(recipe, domains, options.model_dump(mode="json"))
+    return Examination(domains, options, recipe.rng_seed, workers, digest)
+
+
+def _exam_hash(recipe: Recipe, domains: list[Domain], options: dict[str, Any]) -> str:
+    files = side_hashes(recipe)
+    parts = []
+    for domain in domains:
+        verifier = recipe.domains[domain.name].verifier
+        own = files.get(f"domains.{domain.name}.verifier.name")
+        # Of a verifier file the contents count, not where it lies.
+        name = [own, verifier.name.rpartition(":")[2]] if own else verifier.name
+        problems = [problem["problem_id"] for problem in domain.held_out[: options["max_problems"]]]
+        parts.append([domain.name, name, verifier.options, domain.template_hash, list(domain.stop), problems])
+    return content_hash("examination", options, recipe.rng_seed, parts)
+
+
+def _same_exam(folder: Path, digest: str | None) -> None:
+    """Refuse a folder that holds another examination of this model; one without a hash is taken as it is."""
+    found = read_json(folder / "examination.json")
+    if found is None:
+        if digest is not None and not folder.exists():
+            folder.mkdir(parents=True)
+            write_json(folder / "examination.json", {"hash": digest})
+    elif digest is not None and found["hash"] != digest:
+        raise InputError(
+            str(folder),
+            "holds this model's scores on another test (evaluate, rng_seed, held-out problems, prompt or verifier)",
+            "choose another --out, or delete that folder",
+        )
 
 
 def evaluate(
@@ -91,6 +126,7 @@ def evaluate(
     on_progress: Callable[[int, int], None],
 ) -> Evaluation:
     """Evaluate the model behind `engine_at()`; completions and verdicts are kept under `folder` and reused."""
+    _same_exam(folder, exam.digest)
     found = read_evaluation(folder, model_hash)
     if found is not None:
         return found
@@ -186,13 +222,24 @@ def summarise(
     values, outcomes, details = {}, {}, {}
     for domain in domains:
         problems = grouped[domain.name]
+        votes = _votes(domain, (verdict for pairs in problems.values() for _, verdict in pairs))
         outcomes[domain.name] = {
-            name: _outcome(pairs, options.k, rng_seed) for name, pairs in problems.items()
+            name: _outcome(pairs, options.k if votes else [], rng_seed) for name, pairs in problems.items()
         }
         values[domain.name] = _metric_values(outcomes[domain.name], options)
         details[domain.name] = _details(domain, problems, outcomes[domain.name], options)
     tokens = sum(len(row["completion_token_ids"] or ()) for row in completions)
     return Evaluation(stats.scores(values, options.bootstrap, rng_seed), outcomes, details, tokens)
+
+
+def _votes(domain: Domain, verdicts: Iterable[Row]) -> bool:
+    """Whether the domain's verifier names answers: as it says, else whether it named one anywhere."""
+    says = getattr(domain.verifier, "names_answers", None)
+    return any(_answer(verdict) is not None for verdict in verdicts) if says is None else says
+
+
+def _answer(verdict: Row) -> Any:
+    return json.loads(verdict["details"]).get("answer")
 
 
 def _outcome(pairs: list[tuple[Row, Row]], ks: list[int], rng_seed: int) -> dict[str, Any]:
@@ -204,6 +251,7 @@ def _outcome(pairs: list[tuple[Row, Row]], ks: list[int], rng_seed: int) -> dict
         "correct": sum(verdict["status"] == "pass" for verdict in sampled),
         "judged": len(sampled),
         "maj": _majority(sampled, ks, rng_seed),
+        "rejected": all(row["finish_reason"] == "rejected" for row, _ in pairs),
     }
 
 
@@ -217,11 +265,10 @@ def _metric_values(outcomes: dict[str, dict[str, Any]], options: Any) -> dict[st
 
 
 def _majority(sampled: list[Row], ks: list[int], rng_seed: int) -> dict[str, float]:
-    """maj@k of one problem, where its verifier names the answers (`details.answer`); unreadable ones do not vote."""
-    details = [json.loads(verdict["details"]) for verdict in sampled]
-    if not any(detail.get("answer") is not None for detail in details):
-        return {}
-    answers = [None if detail.get("answer") is None else str(detail["answer"]) for detail in details]
+    """maj@k of one problem by the answers its verifier names (`details.answer`). An unreadable one does not vote, and
+    where none is readable there is no majority for the right answer: wrong."""
+    named = [_answer(verdict) for verdict in sampled]
+    answers = [None if answer is None else str(answer) for answer in named]
     correct = [verdict["status"] == "pass" for verdict in sampled]
     return {f"maj@{k}": stats.maj_at_k(answers, correct, k, rng_seed) for k in ks if 1 < k <= len(answers)}
 

@@ -1,16 +1,24 @@
 """The gate: does a round's model replace the last accepted one?
 
 A paired one-sided test on the held-out problems both models were judged on, pooled over domains. Rejected (rolled
-back) when the test says worse at `alpha`; a round without a significant gain counts towards `patience`.
+back) when the test says worse at `alpha`; a round without a significant gain counts towards `patience`. What was not
+measured is no evidence: an evaluation with too many unjudged problems stops the run instead of deciding.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recipes import stats
 from recipes.evaluation import Evaluation
+from synth.records.errors import InputError, WorkError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from recipes.sampling import Domain
+    from recipes.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -30,10 +38,46 @@ class Decision:
 
 
 def decide(previous: Evaluation, candidate: Evaluation, metric: str, alpha: float, rng_seed: int) -> Decision:
-    """Compare a candidate with the last accepted model; `metric` is `pass@1`, `mean@n` or `pass@k`."""
+    """Compare a candidate with the last accepted model; `metric` is `pass@1`, `mean@n`, `pass@k` or `maj@k`.
+
+    Raises WorkError when no problem has a value of the metric in both evaluations.
+    """
     old, new = previous.values(metric), candidate.values(metric)
     both = sorted(old.keys() & new.keys())
+    if not both:
+        seen = f"no held-out problem was judged for both models (gate.metric {metric})"
+        raise WorkError("gate", seen, "see the reasons in the verdicts of the two evaluations")
     before, after = [old[key] for key in both], [new[key] for key in both]
     p_worse, p_better = stats.paired_test(before, after, rng_seed)
-    difference = (sum(after) - sum(before)) / len(both) if both else 0.0
+    difference = (sum(after) - sum(before)) / len(both)
     return Decision(p_worse >= alpha, p_better < alpha, metric, difference, p_worse, p_better, len(both))
+
+
+def require_judged(evaluation: Evaluation, metric: str, max_bad: float, folder: Path) -> None:
+    """Raise WorkError when more than the share `max_bad` of the problems has no value of `metric`.
+
+    Problems whose prompt was refused before sampling do not count: that is alike for every model.
+    """
+    asked = {
+        (domain, name)
+        for domain, problems in evaluation.outcomes.items()
+        for name, outcome in problems.items()
+        if not outcome.get("rejected", False)
+    }
+    missing = len(asked - evaluation.values(metric).keys())
+    if missing > max_bad * len(asked):
+        raise WorkError(
+            "gate",
+            f"{missing} of {len(asked)} held-out problems have no {metric}: their completions were not judged",
+            f"see the reasons in {folder / 'verdicts'}; mend the cause, delete {folder} and run again",
+        )
+
+
+def check_metric(recipe: Recipe, domain: Domain) -> None:
+    """Raise InputError when the gate's metric cannot be had from a held-out domain's verifier."""
+    decides = recipe.kind == "self_training" and recipe.train.method != "none" and domain.held_out
+    if not (decides and recipe.gate.metric.startswith("maj@")):
+        return
+    if getattr(domain.verifier, "names_answers", None) is False:
+        seen = f"{recipe.gate.metric}, but {domain.verifier_name} (domains.{domain.name}) names no answers to vote on"
+        raise InputError("gate.metric", seen, "use pass@k")

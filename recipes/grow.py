@@ -18,6 +18,7 @@ from recipes.sampling import Ask, Asker, Domain, Rendered, Row, complete, judge
 from synth.curate import CurateResult, curate, funnel
 from synth.engines import Sampling
 from synth.records import schemas
+from synth.records.errors import WorkError
 from synth.records.ids import content_hash
 from synth.store import Stage
 
@@ -173,6 +174,13 @@ class Grower:
         self, completions: list[Row], verdicts: list[Row], earlier: list[Row]
     ) -> tuple[list[Row], dict[str, Any]]:
         by_id = {row["sample_id"]: row for row in verdicts}
+        for row in completions:
+            if row["sample_id"] not in by_id or row["problem_id"] not in self.by_id:
+                raise WorkError(
+                    str(self.folder),
+                    f"holds the sample {row['sample_id']}, which this run does not ask for",
+                    "its data, prompt or verifier changed since: restore them, or delete the round's folder",
+                )
         samples = [self._sample_row(row, by_id[row["sample_id"]]) for row in completions]
         held_out = {d.name: [p["prompt"] for p in d.held_out] for d in self.domains if d.held_out}
         options = self.recipe.curate_options(self.round)

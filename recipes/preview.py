@@ -36,7 +36,7 @@ def preview(recipe: Recipe, n: int = 3) -> Iterator[str]:
             problems = (domain.train(0) or domain.held_out)[:n]
             prompts = [domain.render(problem) for problem in problems]
             yield from _prompt_texts(domain, prompts)
-            handle = handle or EngineHandle(*engine_choice(recipe, Progress()))
+            handle = handle or EngineHandle(*engine_choice(recipe, Progress()), recipe.model.path)
             outputs = _complete(recipe, domain, handle.at(base), problems, prompts)
             yield from _completion_texts(domain, problems, outputs)
     finally:

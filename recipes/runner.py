@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 from recipes import models
 from recipes.cards import write_model_card
 from recipes.engine_handle import EngineHandle
+from recipes.gate import check_metric
 from recipes.problem_checks import JudgeableProblems, judgeable
 from recipes.problems import load_domains, pass_rates_before
 from recipes.progress import Progress
 from recipes.schema import Recipe, diff_identity
 from recipes.self_training import Context, LimitReached, Model, run_rounds
 from recipes.settings import dump_yaml, load_recipe, read_resolved
+from recipes.side_files import side_files, side_hashes
+from recipes.validation import engine_findings
 from synth.curate import evaluation_sets
 from synth.records.errors import InputError
 from synth.records.ids import content_hash, model_hash
@@ -44,6 +47,9 @@ PACKAGES = (
     "pyarrow",
 )
 
+BEFORE_A_RUN = ("lock", "log.txt")
+"""What a run that was refused leaves in an otherwise empty directory."""
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -63,19 +69,28 @@ def run(recipe: str | Recipe, out: str | Path | None = None, set: Sequence[str] 
     """
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, list(set))
     folder = RunFolder(out or Path("runs") / loaded.name)
-    _check_resume(loaded, folder)
+    _check_folder(folder)
     lock = RunLock(folder.root)
     try:
+        _check_resume(loaded, folder)
         with _logging_to(folder.root / "log.txt"):
             return _locked_run(loaded, folder)
     finally:
         lock.release()
 
 
+def _check_folder(folder: RunFolder) -> None:
+    """Refuse a folder of something else before anything, a lock included, is written into it."""
+    if folder.root.exists() and not folder.root.is_dir():
+        raise InputError(str(folder.root), "is a file, not a folder", "choose another --out")
+    if not folder.root.is_dir() or folder.recipe.exists():
+        return
+    if any(p.name not in BEFORE_A_RUN for p in folder.root.iterdir()):
+        raise InputError(str(folder.root), "not empty and not a run directory", "choose another --out")
+
+
 def _check_resume(recipe: Recipe, folder: RunFolder) -> None:
     if not folder.recipe.exists():
-        if folder.root.is_dir() and any(p.name != "lock" for p in folder.root.iterdir()):
-            raise InputError(str(folder.root), "not empty and not a run directory", "choose another --out")
         return
     changed = diff_identity(read_resolved(folder.recipe), recipe)
     if changed:
@@ -89,26 +104,26 @@ def _check_resume(recipe: Recipe, folder: RunFolder) -> None:
 
 def _locked_run(recipe: Recipe, folder: RunFolder) -> RunResult:
     progress = Progress()
-    folder.write_manifest(status="running", name=recipe.name, kind=recipe.kind)
-    with atomic_write(folder.recipe) as handle:
-        handle.write(dump_yaml(recipe).encode("utf-8"))
-    status, ctx = "failed", None
+    # What is refused leaves no trace: a first run may be corrected, an earlier one keeps its status.
+    ctx, facts = prepare(recipe, folder, progress)
+    status, final = "failed", None
     try:
-        ctx = prepare(recipe, folder, progress)
+        with atomic_write(folder.recipe) as handle:
+            handle.write(dump_yaml(recipe).encode("utf-8"))
+        folder.write_manifest(status="running", name=recipe.name, kind=recipe.kind, **facts)
         try:
             final = _dispatch(ctx)
             status = "done"
         except LimitReached as reached:
             progress.say(f"stopped: {reached}; raise the limit and run again to go on")
-            status, final = "stopped", None
+            status = "stopped"
     except (KeyboardInterrupt, SystemExit):
         status = "stopped"
         raise
     finally:
-        if ctx is not None:
-            ctx.engine.close()
-            for domain in ctx.domains:
-                domain.verifier.close()
+        ctx.engine.close()
+        for domain in ctx.domains:
+            domain.verifier.close()
         folder.write_manifest(status=status, rounds=_closed_rounds(folder))
         log.info("run %s", status)
     rounds = [metrics for index in folder.rounds() if (metrics := folder.metrics(index))]
@@ -125,8 +140,14 @@ def _dispatch(ctx: Context) -> Model | None:
     return train_once(ctx)
 
 
-def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> Context:
-    """Resolve the model, load and check problems and verifiers, choose the engine; nothing is sampled yet."""
+def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> tuple[Context, dict[str, Any]]:
+    """Resolve the model, load and check problems and verifiers, choose the engine; nothing is sampled or written yet.
+
+    Returns what the run needs and the facts for its manifest. Raises InputError for what refuses the run.
+    """
+    for finding in engine_findings(recipe):
+        if finding.level == "error":
+            raise InputError(finding.where, finding.seen, finding.fix)
     base = models.resolve(recipe.model.path, recipe.model.revision)
     domains = load_domains(recipe, base, lambda round_index: pass_rates_before(folder, round_index))
     for domain in domains:
@@ -134,15 +155,17 @@ def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> Context:
     # Decontamination fails closed: an evaluation set that cannot be used stops the run before any sampling.
     held_out = {d.name: [p["prompt"] for p in d.held_out] for d in domains if d.held_out}
     evaluation_sets(recipe.curate.decontaminate, held_out)
-    engine = EngineHandle(*engine_choice(recipe, progress))
+    engine = EngineHandle(*engine_choice(recipe, progress), recipe.model.path)
     digest = model_hash(base)
     facts = {
         "model": {"path": recipe.model.path, "hash": digest},
         "data": {
             d.name: {"train": _rows_hash(d.train(0)), "held_out": _rows_hash(d.held_out)} for d in domains
         },
+        "files": side_hashes(recipe),
     }
     before = folder.manifest() or {}
+    _check_files(recipe, before.get("files", {}), facts["files"])
     for key, value in facts.items():
         if key in before and before[key] != value:
             raise InputError(
@@ -150,8 +173,19 @@ def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> Context:
                 f"the {key} changed since this run began",
                 "restore it, or choose another --out",
             )
-    folder.write_manifest(**facts, engine=engine.name, packages=package_versions())
-    return Context(recipe, folder, domains, engine, base, digest, workers_of(recipe), progress)
+    context = Context(recipe, folder, domains, engine, base, digest, workers_of(recipe), progress)
+    return context, {**facts, "engine": engine.name, "packages": package_versions()}
+
+
+def _check_files(recipe: Recipe, before: dict[str, str], now: dict[str, str]) -> None:
+    """Refuse a resume whose side files differ in content, naming key and file; runs without hashes are gone on with."""
+    for key, digest in before.items():
+        if now.get(key) != digest:
+            raise InputError(
+                key,
+                f"{side_files(recipe).get(key, 'the file')} changed since this run began",
+                "restore it, or choose another --out",
+            )
 
 
 def _check_domain(recipe: Recipe, domain: Domain) -> None:
@@ -162,6 +196,7 @@ def _check_domain(recipe: Recipe, domain: Domain) -> None:
         raise InputError(
             where, f"{domain.verifier_name} fails its self-test: {wrong[0]}", "see `synth doctor`"
         )
+    check_metric(recipe, domain)
     max_bad, verifier, name = recipe.problems.max_bad, domain.verifier, f"domains.{domain.name}"
     domain.held_out = judgeable(verifier, domain.held_out, f"{name}.held_out", max_bad)
     domain.train = JudgeableProblems(domain.train, verifier, f"{name}.train", max_bad)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.checkpoints import removable, remove
 from recipes.evaluation import Evaluation, evaluate, examination, read_evaluation
-from recipes.gate import Decision, decide
+from recipes.gate import Decision, decide, require_judged
 from recipes.grow import Grower, Growth
 from recipes.weights_probe import Probe, probe_weights
 from synth.records.errors import WorkError
@@ -121,7 +121,12 @@ def _measure_base(ctx: Context) -> Model:
     if ctx.recipe.train.method != "none":
         scores = measure(ctx, ctx.base, ctx.base_hash, ctx.folder.base / "evaluation", "base: evaluating")
         ctx.tokens += scores.tokens
+        _require_judged(ctx, scores, ctx.folder.base / "evaluation")
     return Model(ctx.base, ctx.base_hash, scores, None)
+
+
+def _require_judged(ctx: Context, evaluation: Evaluation, folder: Path) -> None:
+    require_judged(evaluation, ctx.recipe.gate.metric, ctx.recipe.problems.max_bad, folder)
 
 
 def _closed_model(ctx: Context, index: int) -> Model:
@@ -308,6 +313,7 @@ def _judge_candidate(
         sequences = [row["token_ids"] for row in _kept_rows(ctx, range(index, index + 1)) if row["token_ids"]]
         probe = probe_weights(engine, sequences, str(path), str(accepted.path), trainers.logprobs)
     evaluation = measure(ctx, path, digest, folder / "evaluation", f"round {index}: evaluating")
+    _require_judged(ctx, evaluation, folder / "evaluation")
     candidate = Model(path, digest, evaluation, index)
     gate = ctx.recipe.gate
     assert accepted.evaluation is not None

@@ -145,7 +145,7 @@ def evaluate_alone(recipe: Recipe, model: str, out: Path, progress: Progress) ->
     path = models.resolve(model)
     digest = model_hash(path)
     exam = examination(recipe, load_domains(recipe, path), workers_of(recipe))
-    engine = EngineHandle(*engine_choice(recipe, progress))
+    engine = EngineHandle(*engine_choice(recipe, progress), model)
     try:
         with progress.stage("evaluating") as bar:
             folder = out.with_name(f"{out.name}.work") / digest

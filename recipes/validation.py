@@ -38,7 +38,7 @@ class Finding:
 
 def validate(recipe: Recipe) -> list[Finding]:
     """Check model, engine, data, prompts and verifiers. Nothing is sampled or trained; hub data may be fetched."""
-    findings = [*_engine(recipe), *_training(recipe)]
+    findings = [*engine_findings(recipe), *_training(recipe)]
     tokenizer, found = _tokenizer(recipe)
     findings += found
     for name in recipe.domains:
@@ -54,7 +54,8 @@ def validate(recipe: Recipe) -> list[Finding]:
 # ---- Engine and model --------------------------------------------------------------------------------------------
 
 
-def _engine(recipe: Recipe) -> Iterator[Finding]:
+def engine_findings(recipe: Recipe) -> Iterator[Finding]:
+    """What the engine lacks for this recipe: asked by `synth validate`, and before a run starts."""
     from synth import engines
 
     name = recipe.engine.name
@@ -138,11 +139,13 @@ def _in_hub_cache(name: str, revision: str | None) -> Path | None:
 
 
 def _domain(recipe: Recipe, name: str, tokenizer: Any) -> Iterator[Finding]:
+    from recipes.gate import check_metric
     from recipes.problem_checks import judgeable
     from recipes.problems import load, load_domain
 
     domain = load_domain(recipe, name, tokenizer)
     try:
+        check_metric(recipe, domain)
         for wrong in domain.verifier.self_test():
             yield Finding(
                 "error", f"domains.{name}.verifier", f"fails its self-test: {wrong}", "see `synth doctor`"

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FLUSH_ROWS = 256
 FLUSH_SECONDS = 1.0
 PART_ROWS = 50_000
+LOCK_ATTEMPTS = 5
+LOCK_PAUSE_S = 0.05
 
 
 class Stage:
@@ -179,9 +181,7 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._handle = open(folder / "lock", "a+")  # noqa: SIM115 - held until release
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not self._taken():
             self._handle.seek(0)
             owner = self._handle.read().strip() or "another process"
             self._handle.close()
@@ -189,10 +189,21 @@ class RunLock:
                 str(folder),
                 f"a run is live there (process {owner})",
                 "wait for it, stop it, or choose another --out",
-            ) from None
+            )
         self._handle.truncate(0)
         self._handle.write(str(os.getpid()))
         self._handle.flush()
+
+    def _taken(self) -> bool:
+        """Try for a moment: `synth status` holds a shared lock for an instant, which is no live run."""
+        for attempt in range(LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except OSError:
+                if attempt + 1 < LOCK_ATTEMPTS:
+                    time.sleep(LOCK_PAUSE_S)
+        return False
 
     def release(self) -> None:
         self._handle.truncate(0)

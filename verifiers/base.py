@@ -83,6 +83,8 @@ class Verifier:
     name: ClassVar[str] = ""
     Options: ClassVar[type] = NoOptions
     needs: tuple[str, ...] = ("completion",)
+    names_answers: ClassVar[bool | None] = None
+    """Whether verdicts carry `details.answer`, by which majority voting counts; None: not known beforehand."""
 
     def __init__(self, **options: Any) -> None:
         self.options: Any = build_options(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import statistics
 from pathlib import Path
@@ -72,3 +73,20 @@ def test_arms_change_what_they_say(benchmark: ModuleType, tmp_path: Path) -> Non
     assert recipe.domains["code"].train.count == load_recipe("demo").domains["code"].train.count
     assert seed.supervised().rng_seed == 3
     assert seed.supervised(f'model={{"path": "{tmp_path}"}}').model.scratch is None
+
+
+def test_an_arm_of_other_recipes_is_refused_and_one_without_a_hash_is_read(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = [{"math": {"a": 1.0}}]
+    monkeypatch.setattr(benchmark, "make_base", lambda seed: None)
+    monkeypatch.setattr(benchmark, "measured", lambda seed, model, folder: outcomes[0])
+    benchmark.one_seed(benchmark.Seed(0, tmp_path, (), ()), [])
+    assert benchmark.one_seed(benchmark.Seed(0, tmp_path, (), ()), [])["arms"] == {"base": outcomes}
+    other = benchmark.Seed(0, tmp_path, ("train.lr=0.5",), ())
+    with pytest.raises(SystemExit, match="other recipes"):
+        benchmark.one_seed(other, [])
+    stored = json.loads((tmp_path / "base.json").read_text())
+    del stored["recipes"]
+    (tmp_path / "base.json").write_text(json.dumps(stored))
+    assert benchmark.one_seed(other, [])["arms"] == {"base": outcomes}

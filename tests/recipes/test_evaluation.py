@@ -9,11 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from recipe_samples import with_data
 
-from recipes.evaluation import Evaluation, Examination, evaluate
-from recipes.gate import decide
+from recipes.evaluation import Evaluation, Examination, evaluate, examination
+from recipes.gate import decide, require_judged
+from recipes.problems import load_domains
 from recipes.sampling import Domain
+from recipes.settings import load_recipe
 from synth.engines import Capabilities, Output, Request
+from synth.records.errors import InputError, WorkError
 from synth.store import read_parts
 from verifiers import Verdict
 
@@ -148,3 +152,72 @@ def test_gate_pairs_only_problems_both_models_were_judged_on() -> None:
     decision = decide(scored([1, None, 0]), scored([None, 1, 1]), "pass@1", 0.05, 0)
     assert decision.problems == 1
     assert decision.difference == 1
+
+
+def test_gate_does_not_decide_on_what_was_not_measured() -> None:
+    with pytest.raises(WorkError, match="no held-out problem was judged for both"):
+        decide(scored([1, 0]), scored([None, None]), "pass@1", 0.05, 0)
+    require_judged(scored([1] * 99 + [None]), "pass@1", 0.01, Path("e"))
+    with pytest.raises(WorkError, match="2 of 100 held-out problems have no pass@1"):
+        require_judged(scored([1] * 98 + [None] * 2), "pass@1", 0.01, Path("e"))
+    refused = scored([1] * 98 + [None] * 2)
+    for name in ("p98", "p99"):
+        refused.outcomes["math"][name]["rejected"] = True
+    require_judged(refused, "pass@1", 0.01, Path("e"))
+
+
+def test_scores_of_another_test_are_refused_and_an_older_folder_is_read(tmp_path: Path) -> None:
+    def again(digest: str | None) -> Evaluation:
+        exam = Examination([domain()], OPTIONS, 0, 1, digest)
+        return evaluate(exam, ParrotEngine, tmp_path / "e", "m", lambda done, total: None)  # type: ignore[arg-type]
+
+    first = again("one")
+    assert again("one") == first
+    with pytest.raises(InputError, match="another test"):
+        again("two")
+    (tmp_path / "e" / "examination.json").unlink()
+    assert again("two") == first
+
+
+def test_the_hash_of_a_test_knows_all_that_shapes_its_scores(tmp_path: Path) -> None:
+    def digest(content: str = "", **changes: Any) -> str | None:
+        file = tmp_path / "own.py"
+        file.write_text(f"def check(row):\n    return True{content}\n")
+        tree = with_data(tmp_path, **{"domains.math.verifier": f"{file}:check", **changes})
+        recipe = load_recipe(tree)
+        return examination(recipe, load_domains(recipe, None), 1).digest
+
+    same = digest()
+    assert digest(**{"workers": 3, "rounds": 7}) == same
+    changes = [
+        {"rng_seed": 1},
+        {"evaluate.n": 5},
+        {"sampling.max_tokens": 5},
+        {"domains.math.verifier": "math"},
+    ]
+    changes += [{"domains.math.prompt": {"stop": ["x"]}}, {"domains.math.prompt": {"template": "Q {prompt}"}}]
+    changes += [{"evaluate.max_problems": 1}]
+    assert len({same, digest("  # edited"), *(digest(**change) for change in changes)}) == 2 + len(changes)
+
+
+@pytest.mark.parametrize(("declared", "value"), [(None, 1 / 4), (True, 1 / 4), (False, None)])
+def test_a_problem_without_a_readable_answer_counts_as_a_lost_vote(
+    tmp_path: Path, declared: bool | None, value: float | None
+) -> None:
+    class Mute(Judge):
+        names_answers = declared
+
+        def verify_batch(self, rows: Iterable[Mapping[str, Any]], workers: int = 1) -> Iterator[Verdict]:
+            rows = list(rows)
+            for row, verdict in zip(rows, super().verify_batch(rows), strict=True):
+                silent = row["number"] == 0 and verdict.status != "error"
+                yield Verdict("fail", 0.0, "no_answer", {}) if silent else verdict
+
+    one = domain()
+    one.verifier = Mute()  # type: ignore[assignment]
+    exam = Examination([one], OPTIONS, 0, 1)
+    scores = evaluate(exam, ParrotEngine, tmp_path, "m", lambda done, total: None).scores["math"]  # type: ignore[arg-type]
+    # Ties of two answers share the vote: 1/3 for each of three problems, 0 for the silent one.
+    assert (scores["maj@2"]["value"] if "maj@2" in scores else None) == (
+        value if value is None else pytest.approx(value)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from recipes import grow, load_recipe, models, run, stats
 from recipes.engine_handle import EngineHandle
 from synth.engines import Request, replay
 from synth.export.layouts import lay_out
+from synth.records.errors import InputError, WorkError
 from synth.records.jsonl import write_jsonl
 from synth.store import read_parts
 
@@ -376,3 +378,119 @@ def test_an_hour_limit_stops_before_the_first_round(loop: Callable[..., SimpleNa
     assert stopped.result.status == "stopped"
     assert stopped.trained == []
     assert json.loads((stopped.out / "manifest.json").read_text())["status"] == "stopped"
+
+
+def test_a_candidate_that_nobody_could_judge_is_no_accepted_model(
+    loop: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from recipes import evaluation
+    from verifiers import Verdict
+
+    real, calls = evaluation.judge, 0
+
+    def broken_later(domain: Any, rows: Any, problems: Any, stage: Any, workers: int, on_row: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:  # the base is judged, the candidate is not
+            unjudged = SimpleNamespace(
+                verify_batch=lambda rows, workers: [Verdict("error", None, "infra_error") for _ in rows]
+            )
+            domain = dataclasses.replace(domain, verifier=unjudged)
+        real(domain, rows, problems, stage, workers, on_row)
+
+    monkeypatch.setattr(evaluation, "judge", broken_later)
+    out = tmp_path / "unjudged"
+    with pytest.raises(WorkError, match="4 of 4 held-out problems have no pass@1"):
+        loop("rounds=1", out=out)
+    assert not (out / "round-00" / "metrics.json").exists()
+
+
+def test_a_vote_needs_a_verifier_that_names_answers(
+    loop: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verifiers.math import MathVerifier
+
+    monkeypatch.setattr(MathVerifier, "names_answers", False)
+    with pytest.raises(InputError, match="names no answers"):
+        loop("rounds=1", "gate.metric=maj@2", "evaluate.k=[1,2]")
+
+
+def test_an_engine_that_lacks_what_the_recipe_needs_is_refused_before_any_work(
+    loop: Callable[..., SimpleNamespace], tmp_path: Path
+) -> None:
+    out = tmp_path / "refused"
+    with pytest.raises(InputError, match="openai cannot load the weights"):
+        loop('engine={"name": "openai", "options": {}}', out=out)
+    assert not (out / "base").exists()
+
+
+def test_a_server_is_asked_for_the_model_by_its_name_in_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("synth.engines.open", lambda name, model, options: opened.append(model) or object())
+    EngineHandle("openai", {}, "owner/name").at(Path("/cache/snapshots/1"))
+    EngineHandle("transformers", {}, "owner/name").at(Path("/cache/snapshots/1"))
+    assert opened == ["owner/name", "/cache/snapshots/1"]
+
+
+def test_a_refused_first_run_can_be_corrected(loop: Callable[..., SimpleNamespace], tmp_path: Path) -> None:
+    out = tmp_path / "corrected"
+    with pytest.raises(InputError, match="tiny"):
+        loop("model.path=builtin:tny", out=out)
+    assert not (out / "recipe.yaml").exists()
+    assert not (out / "manifest.json").exists()
+    assert loop("rounds=1", "train.method=none", out=out).result.status == "done"
+    # A rerun that is refused, because the data changed, leaves the finished run as it is.
+    manifest = (out / "manifest.json").read_bytes()
+    write_jsonl(tmp_path / "train.jsonl", [{"question": "What is 70 + 5?", "answer": "75"}])
+    with pytest.raises(InputError, match="the data changed"):
+        loop("rounds=1", "train.method=none", out=out)
+    assert (out / "manifest.json").read_bytes() == manifest
+
+
+def test_a_file_and_a_folder_of_something_else_are_no_run_directories(
+    loop: Callable[..., SimpleNamespace], tmp_path: Path
+) -> None:
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.write_text("mine")
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is a file"):
+        loop(out=file)
+    with pytest.raises(InputError, match="not a run directory"):
+        loop(out=folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_an_edited_file_beside_the_recipe_is_refused_by_name(
+    loop: Callable[..., SimpleNamespace], tmp_path: Path
+) -> None:
+    files = {
+        "domains.sums.prompt.render": tmp_path / "render.py",
+        "domains.sums.verifier.name": tmp_path / "own.py",
+        "engine.options.path": tmp_path / "replay.jsonl",
+    }
+    files["domains.sums.prompt.render"].write_text("def show(row):\n    return row['prompt']\n")
+    files["domains.sums.verifier.name"].write_text(
+        "def check(row):\n    return 'x' not in row['completion']\n"
+    )
+    changes = ("rounds=1", "train.method=none", f"domains.sums.prompt.render={tmp_path}/render.py:show")
+    changes = (*changes, f"domains.sums.verifier={tmp_path}/own.py:check")
+    out = loop(*changes).out
+    for key, file in files.items():
+        content = file.read_text()
+        file.write_text(content + "\n")
+        with pytest.raises(InputError, match=f"{key}: .*{file.name} changed since"):
+            loop(*changes, out=out)
+        file.write_text(content)
+    assert loop(*changes, out=out).result.status == "done"
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert set(manifest.pop("files")) == set(files)
+    # A run from before these hashes goes on, and a row nobody asks for is told as such.
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    stage = out / "round-00" / "completions"
+    rows = list(read_parts(stage))
+    write_jsonl(stage / "journal.jsonl", [*rows, {**rows[0], "sample_id": "of another prompt"}])
+    for part in ("metrics.json", "dataset/manifest.json", "completions/manifest.json"):
+        (out / "round-00" / part).unlink()
+    with pytest.raises(WorkError, match="which this run does not ask for"):
+        loop(*changes, out=out)

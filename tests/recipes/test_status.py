@@ -205,3 +205,17 @@ def test_nothing_to_export_yet(tmp_path: Path) -> None:
     folder.recipe.write_text(dump_yaml(load_recipe(tree())))
     with pytest.raises(InputError, match="no round has been curated"):
         dataset_rows(folder)
+
+
+def test_a_look_at_the_status_does_not_keep_a_run_from_starting(tmp_path: Path) -> None:
+    import fcntl
+    import threading
+
+    from synth.store import RunLock
+
+    with open(tmp_path / "lock", "a") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        timer = threading.Timer(0.08, fcntl.flock, (looking, fcntl.LOCK_UN))
+        timer.start()
+        RunLock(tmp_path).release()
+        timer.join()

@@ -35,6 +35,7 @@ class CodeVerifier(Verifier):
     name: ClassVar[str] = "code"
     Options: ClassVar[type] = CodeOptions
     needs = ("completion", "tests")
+    names_answers: ClassVar[bool | None] = False
 
     def __init__(self, tier: str | None = None, **options: Any) -> None:
         super().__init__(**options)

@@ -39,6 +39,7 @@ class MathVerifier(Verifier):
     name: ClassVar[str] = "math"
     Options = MathOptions
     needs = ("completion", "reference")
+    names_answers: ClassVar[bool | None] = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
