@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,22 +42,21 @@ def open_config(path: str, **hub: Any) -> Any:
     """The model's configuration. Raises InputError where there is no model."""
     from transformers import AutoConfig
 
-    try:
+    with _reading(f"model {path}", "give a folder with config.json or a name on the hub"):
         return AutoConfig.from_pretrained(path, **hub)
-    except (OSError, ValueError) as error:
-        seen = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"model {path}", seen, "give a folder with config.json or a name on the hub"
-        ) from None
 
 
 def open_tokenizer(path: str, **hub: Any) -> Any | None:
-    """The model's tokenizer, or None where the folder has none (rows then need token ids)."""
+    """The model's tokenizer, or None where the folder has none (rows then need token ids).
+
+    Raises InputError for one that cannot be read.
+    """
     from transformers import AutoTokenizer
 
     if Path(path).is_dir() and not any(Path(path).glob("*token*")):
         return None
-    return AutoTokenizer.from_pretrained(path, **hub)
+    with _reading(f"tokenizer of {path}", "mend its files, or copy them anew from where the model came from"):
+        return AutoTokenizer.from_pretrained(path, **hub)
 
 
 def open_model(path: str, options: TrainOptions, compute: torch.dtype, **hub: Any) -> Any:
@@ -70,13 +70,44 @@ def open_model(path: str, options: TrainOptions, compute: torch.dtype, **hub: An
 
     frozen_as_stored = options.lora is not None and compute == torch.bfloat16
     extra = {} if options.attention == "auto" else {"attn_implementation": options.attention}
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype="auto" if frozen_as_stored else torch.float32, **extra, **hub
-    )
+    dtype = "auto" if frozen_as_stored else torch.float32
+    with _reading(f"weights of {path}", "give a folder with the whole model"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, output_loading_info=True, **extra, **hub
+        )
+    model, loading = loaded
+    _refuse_lost_weights(path, model, set(loading["missing_keys"]))
     if options.gradient_checkpointing:
         # The non-reentrant form replays dropout and lets gradients reach adapters below frozen embeddings.
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model if options.lora is None else add_adapter(model, options.lora)
+
+
+@contextmanager
+def _reading(where: str, fix: str) -> Iterator[None]:
+    """Turn whatever a reader of foreign files raises into an InputError; running out of memory is none."""
+    import torch
+
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        # The libraries have no common class for a broken file: KeyError, SafetensorError, RuntimeError all occur.
+        seen = (str(error).strip() or "cannot be read").splitlines()[0]
+        name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+        raise InputError(where, name + seen, fix) from None
+
+
+def _refuse_lost_weights(path: str, model: Any, missing: set[str]) -> None:
+    """Raise InputError if a tensor came from no file: it would have been filled with random numbers."""
+    tensors = model.state_dict(keep_vars=True)
+    read = {id(tensor) for name, tensor in tensors.items() if name not in missing}
+    # A tied tensor is stored under one of its names.
+    lost = sorted(name for name in missing & tensors.keys() if id(tensors[name]) not in read)
+    if lost:
+        seen = f"{len(lost)} tensors are missing: {', '.join(lost[:3])}" + (", ..." if len(lost) > 3 else "")
+        raise InputError(f"weights of {path}", seen, "give a folder with the whole model")
 
 
 def add_adapter(model: Any, lora: LoraOptions) -> Any:
