@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 import trainers
 from synth.records.errors import InputError
 from trainers.core import model as models
-from trainers.options import TrainOptions
+from trainers.options import LoraOptions, TrainOptions
 
 ROWS = tiny_models.token_rows(6)
 ONE_STEP = TrainOptions(max_steps=1, batch_size=6, lr=1e-2, dtype="float32")
@@ -98,3 +99,12 @@ def test_broken_configuration_is_an_input_error(tmp_path: Path, start: Path) -> 
         (start / "config.json").write_text(text)
         with pytest.raises(InputError, match=r"model .*start: "):
             trainers.train(str(start), ROWS, tmp_path / "m", ONE_STEP)
+
+
+@pytest.mark.parametrize("targets", [["lm_head"], ["q_proj", "embed_tokens"], ".*lm_head"])
+def test_adapter_on_a_tied_matrix_is_refused(model_folder: Folder, targets: str | list[str]) -> None:
+    """Trained on one use of the matrix and merged into both, it would export another model than was trained."""
+    options = replace(ONE_STEP, lora=LoraOptions(target_modules=targets))
+    with pytest.raises(InputError, match=r"(?s)(lm_head|embed_tokens)', whose weights .* ties.*leave it out"):
+        models.open_model(str(model_folder("llama", tied=True)), options, torch.float32)
+    models.open_model(str(model_folder("llama", tied=False)), options, torch.float32)

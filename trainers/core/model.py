@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,9 +112,13 @@ def _refuse_lost_weights(path: str, model: Any, missing: set[str]) -> None:
 
 
 def add_adapter(model: Any, lora: LoraOptions) -> Any:
-    """The model wrapped in a LoRA adapter (float32) with everything else frozen."""
+    """The model wrapped in a LoRA adapter (float32) with everything else frozen.
+
+    Raises InputError for layers that do not exist or share their weights with another one.
+    """
     from peft import LoraConfig, get_peft_model
 
+    uses = Counter(id(tensor) for _, tensor in model.named_parameters(remove_duplicate=False))
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
@@ -122,13 +127,22 @@ def add_adapter(model: Any, lora: LoraOptions) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, config)
+        wrapped = get_peft_model(model, config)
     except ValueError as error:
         names = sorted({name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if name})
         seen = str(error).splitlines()[0]
         raise InputError(
             "train.lora.target_modules", seen, f"layer names of this model: {', '.join(names)}"
         ) from None
+    for name, layer in wrapped.named_modules():
+        if hasattr(layer, "lora_A") and uses[id(layer.get_base_layer().weight)] > 1:
+            # Merging would write the update into both uses, though only one was trained with it.
+            raise InputError(
+                "train.lora.target_modules",
+                f"'{name.rsplit('.', 1)[-1]}', whose weights this model ties to another layer",
+                "leave it out, or train all weights (lora: null)",
+            )
+    return wrapped
 
 
 def merged(model: Any) -> Any:
