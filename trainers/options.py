@@ -73,8 +73,8 @@ class TrainOptions:
     batch_size: int = 64
     """Most rows of one optimizer step. An epoch is cut into steps of equal size (to one row), none larger."""
     micro_batch_tokens: int | None = None
-    """Most tokens, padding included, that go through the model at once; it never changes what is learned. null is
-    2048 on a CPU, where a small batch stays in the cache, and 8192 elsewhere."""
+    """Most tokens, padding included, that go through the model at once; but for rounding it never changes what is
+    learned. null is 2048 on a CPU, where a small batch stays in the cache, and 8192 elsewhere."""
     lr: float = 1e-5
     """Peak learning rate of AdamW."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

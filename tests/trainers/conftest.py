@@ -1,4 +1,4 @@
-"""One thread, and tiny models made once."""
+"""One thread, the same float32 CPU everywhere, and tiny models made once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,24 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def plain_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Train on the CPU, where `auto` means float32: the numbers compared here are those of that machine.
+
+    A process started by a test does not see this and has to be told its dtype.
+    """
+    import torch
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: False)
+    # The first state of a process keeps its device for all that follow, those of other tests included.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

@@ -147,11 +147,29 @@ def test_attention(tmp_path: Path, model_folder: Folder, attention: str) -> None
     assert seen == [attention]
 
 
-def test_dtype_auto_follows_the_hardware() -> None:
-    device = torch.device("cpu")
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    assert models.compute_dtype("auto", device) == (torch.bfloat16 if native else torch.float32)
-    assert models.compute_dtype("bfloat16", device) == torch.bfloat16
+@pytest.mark.parametrize(
+    ("device", "avx512", "amx", "cuda", "expected"),
+    [
+        ("cpu", False, False, True, torch.float32),
+        ("cpu", True, False, False, torch.bfloat16),
+        ("cpu", False, True, False, torch.bfloat16),
+        ("cuda", True, True, False, torch.float32),
+        ("cuda", False, False, True, torch.bfloat16),
+        ("mps", True, True, True, torch.float32),
+    ],
+)
+def test_dtype_auto_follows_the_hardware(
+    monkeypatch: pytest.MonkeyPatch, device: str, avx512: bool, amx: bool, cuda: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    # A card that only emulates the type says so where emulation counts.
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or cuda
+    )
+    assert models.compute_dtype("auto", torch.device(device)) == expected
+    assert models.compute_dtype("bfloat16", torch.device(device)) == torch.bfloat16
+    assert models.compute_dtype("float32", torch.device(device)) == torch.float32
 
 
 def test_eval_every(tmp_path: Path, model_folder: Folder) -> None:

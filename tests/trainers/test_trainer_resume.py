@@ -24,7 +24,9 @@ from trainers.options import EarlyStopping, LoraOptions, TrainOptions
 
 ROWS = tiny_models.token_rows(10)
 # 10 rows in steps of at most 4: 3 steps an epoch, 9 in all.
-OPTIONS = TrainOptions(epochs=3, batch_size=4, lr=1e-2, warmup_steps=2, weight_decay=0.1, save_every=1)
+OPTIONS = TrainOptions(
+    epochs=3, batch_size=4, lr=1e-2, warmup_steps=2, weight_decay=0.1, save_every=1, dtype="float32"
+)
 Folder = Callable[..., Path]
 
 

@@ -18,8 +18,8 @@ TEXTS = ["Q: 12+30\nA: 12+30=42. The answer is 42", "def add(a, b):\n    return 
 
 # (rows, options) of trainings that one and two processes do alike; the last has fewer rows than ranks.
 TWO_RANKS: list[tuple[int, dict[str, Any]]] = [
-    (6, {"max_steps": 3, "batch_size": 5, "lr": 1e-2, "micro_batch_tokens": 60}),
-    (1, {"max_steps": 1, "lr": 1e-2}),
+    (6, {"max_steps": 3, "batch_size": 5, "lr": 1e-2, "micro_batch_tokens": 60, "dtype": "float32"}),
+    (1, {"max_steps": 1, "lr": 1e-2, "dtype": "float32"}),
 ]
 
 

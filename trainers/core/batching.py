@@ -2,7 +2,7 @@
 
 The rows of step s are chosen first, from (rng_seed, s) alone. Micro-batches only partition them: sorted by length,
 under a budget of padded tokens, shared out over the ranks. So the budget, the number of ranks and the order in which
-rows arrived never change what a step learns.
+rows arrived never change what a step learns, but for rounding in the type that is computed in.
 """
 
 from __future__ import annotations
