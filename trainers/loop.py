@@ -3,8 +3,8 @@
 1. Rows become examples (`trainers.data`), in an order that does not depend on how they arrived.
 2. Step s takes the rows and the random numbers that (rng_seed, s) name, in length-sorted micro-batches.
 3. The method fills `.grad` once; the loop clips it, sets the learning rate, steps AdamW.
-4. Every `save_every` steps the state is written; a killed training called again goes on from it, bitwise the same on
-   one CPU configuration. The model folder appears at the end, whole.
+4. Every `save_every` steps and after the last the state is written; a killed training called again goes on from it,
+   bitwise the same on one CPU configuration. The model folder appears at the end, whole.
 
 Data parallelism is accelerate's: the same call under `accelerate launch` trains on every rank it starts.
 """
@@ -251,7 +251,8 @@ class _Run:
                 self.accelerator.log({k: v for k, v in entry.items() if k != "step"}, step=progress.step)
             self.on_step({**entry, "steps": self.steps, "seconds": self.seconds})
             last = progress.step == self.steps or self.stopped_early
-            if progress.step % self.options.save_every == 0 and not last and self.accelerator.is_main_process:
+            # After the last step too: an export that fails (disk full) must not cost the training.
+            if (last or progress.step % self.options.save_every == 0) and self.accelerator.is_main_process:
                 self.states.save(inner_model(self.model), self.optimizer, progress)
         if (
             self.stopper
@@ -325,8 +326,10 @@ class _Run:
 def finished(out: Path, fingerprint: str, counts: dict[str, int]) -> TrainResult | None:
     """The result of the same training if `out` already holds it, None if `out` is free.
 
-    Raises InputError where something else lies there.
+    Raises InputError where something else lies there, or a link, which a new folder could not take the place of.
     """
+    if out.is_symlink() and not (out / RECORD).exists():
+        raise InputError(str(out), "is a link", "give the folder itself, or another output folder")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     record = out / RECORD

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import trainers
+from synth.records.errors import InputError
 from synth.records.ids import model_hash
 from trainers.core import model as models
 from trainers.options import LoraOptions, ScratchOptions, TrainOptions
@@ -165,8 +166,45 @@ def test_interrupted_export_leaves_no_folder(
         trainers.train(str(model_folder()), ROWS, tmp_path / "m", quick(), 0)
     assert not (tmp_path / "m").exists()
     monkeypatch.undo()
-    trainers.train(str(model_folder()), ROWS, tmp_path / "m", quick(), 0)
+    again = trainers.train(str(model_folder()), ROWS, tmp_path / "m", quick(), 0)
+    assert again.resumed_from == again.steps == len(again.logs) == 3, "the training was done twice"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
+    trainers.train(str(model_folder()), ROWS, tmp_path / "whole", quick(), 0)
+    assert tiny_models.same(tiny_models.weights(tmp_path / "m"), tiny_models.weights(tmp_path / "whole"))
+
+
+def test_link_as_output_is_refused_and_an_empty_folder_is_taken(tmp_path: Path, model_folder: Folder) -> None:
+    (tmp_path / "real").mkdir()
+    for name, target in (("link", tmp_path / "real"), ("dangling", tmp_path / "none")):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(InputError, match="is a link"):
+            trainers.train(str(model_folder()), ROWS, tmp_path / name, quick(max_steps=1), 0)
+    first = trainers.train(str(model_folder()), ROWS, tmp_path / "real", quick(max_steps=1), 0)
+    # What is finished behind a link is only read.
+    again = trainers.train(str(model_folder()), ROWS, tmp_path / "link", quick(max_steps=1), 0)
+    assert again.logs == first.logs
+
+
+def test_adapter_is_merged_off_the_accelerator() -> None:
+    calls: list[Any] = []
+
+    class Adapted:
+        """Notes in which order it is asked for what."""
+
+        def to(self, device: str) -> Adapted:
+            calls.append(device)
+            return self
+
+        def float(self) -> Adapted:
+            calls.append("float")
+            return self
+
+        def merge_and_unload(self, safe_merge: bool) -> str:
+            assert safe_merge
+            return "plain"
+
+    assert models.merged(Adapted()) == "plain"
+    assert calls == ["cpu", "float"]
 
 
 def test_logprobs_of_a_folder_follow_the_weights(tmp_path: Path, model_folder: Folder) -> None:

@@ -108,3 +108,26 @@ def test_adapter_on_a_tied_matrix_is_refused(model_folder: Folder, targets: str 
     with pytest.raises(InputError, match=r"(?s)(lm_head|embed_tokens)', whose weights .* ties.*leave it out"):
         models.open_model(str(model_folder("llama", tied=True)), options, torch.float32)
     models.open_model(str(model_folder("llama", tied=False)), options, torch.float32)
+
+
+def test_sampling_values_without_do_sample_survive_the_training(tmp_path: Path, start: Path) -> None:
+    """Many published models have them so; transformers loads that and refuses to save it."""
+    file = start / "generation_config.json"
+    file.write_text(json.dumps({"eos_token_id": 0, "temperature": 0.6, "top_p": 0.9, "max_length": 77}))
+    trainers.train(str(start), ROWS, tmp_path / "m", ONE_STEP)
+    written = json.loads((tmp_path / "m" / "generation_config.json").read_text())
+    kept = {name: written[name] for name in ("eos_token_id", "temperature", "top_p", "max_length")}
+    assert kept == {"eos_token_id": 0, "temperature": 0.6, "top_p": 0.9, "max_length": 77}
+    assert written["do_sample"] is True
+
+
+def test_generation_settings_that_cannot_be_saved_stop_before_any_work(tmp_path: Path, start: Path) -> None:
+    (start / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, "early_stopping": True}))
+    with pytest.raises(InputError, match=r"generation_config\.json of .*early_stopping"):
+        trainers.train(str(start), ROWS, tmp_path / "m", ONE_STEP)
+    assert not list(tmp_path.glob(".m*"))
+
+
+def test_generation_settings_that_are_fine_stay(start: Path) -> None:
+    model = models.open_model(str(start), ONE_STEP, torch.float32)
+    assert model.generation_config.do_sample is not True

@@ -78,6 +78,7 @@ def open_model(path: str, options: TrainOptions, compute: torch.dtype, **hub: An
         )
     model, loading = loaded
     _refuse_lost_weights(path, model, set(loading["missing_keys"]))
+    _mend_generation_config(path, model)
     if options.gradient_checkpointing:
         # The non-reentrant form replays dropout and lets gradients reach adapters below frozen embeddings.
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -95,7 +96,8 @@ def _reading(where: str, fix: str) -> Iterator[None]:
         raise
     except Exception as error:
         # The libraries have no common class for a broken file: KeyError, SafetensorError, RuntimeError all occur.
-        seen = (str(error).strip() or "cannot be read").splitlines()[0]
+        lines = [line.strip() for line in (str(error).strip() or "cannot be read").splitlines()]
+        seen = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
         name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
         raise InputError(where, name + seen, fix) from None
 
@@ -109,6 +111,23 @@ def _refuse_lost_weights(path: str, model: Any, missing: set[str]) -> None:
     if lost:
         seen = f"{len(lost)} tensors are missing: {', '.join(lost[:3])}" + (", ..." if len(lost) > 3 else "")
         raise InputError(f"weights of {path}", seen, "give a folder with the whole model")
+
+
+def _mend_generation_config(path: str, model: Any) -> None:
+    """Make the settings for generation ones that can be written again; values are kept.
+
+    transformers reads sampling values without `do_sample`, which many models have, but refuses to save them: the
+    export would fail after all the work.
+    """
+    settings = getattr(model, "generation_config", None)
+    if settings is None:
+        return
+    try:
+        settings.validate(strict=True)
+    except ValueError:
+        settings.do_sample = True
+        with _reading(f"generation_config.json of {path}", "mend or delete it"):
+            settings.validate(strict=True)
 
 
 def add_adapter(model: Any, lora: LoraOptions) -> Any:
@@ -149,7 +168,8 @@ def merged(model: Any) -> Any:
     """The plain model with its adapter merged in float32; a model without adapter as it is. The base is used up."""
     if not hasattr(model, "merge_and_unload"):
         return model
-    return model.float().merge_and_unload(safe_merge=True)
+    # The accelerator has room for the base as it is stored, not for twice that.
+    return model.to("cpu").float().merge_and_unload(safe_merge=True)
 
 
 def stored_dtype(config: Any) -> str:
