@@ -27,7 +27,7 @@ from trainers.core import model as models
 from trainers.core.batching import Order, micro_batches, token_budget
 from trainers.core.card import model_card
 from trainers.core.checkpoint import Progress, States
-from trainers.core.evaluate import Stopper, held_out, mean_nll
+from trainers.core.evaluate import Stopper, checked_metrics, held_out, mean_nll
 from trainers.core.logprobs import inner_model
 from trainers.core.optimizer import adamw, clip, learning_rate
 from trainers.core.seeds import derive, isolated_rng
@@ -313,7 +313,7 @@ class _Run:
                 if self.held is not None:
                     metrics["validation_loss"] = mean_nll(model, self.held.items, self.budget)
                 if self.evaluate is not None:
-                    metrics.update(self.evaluate(model, self.progress.step))
+                    metrics.update(checked_metrics(self.evaluate(model, self.progress.step)))
         if self.accelerator.num_processes > 1:
             metrics = broadcast_object_list([metrics])[0]
         if self.stopper is not None:

@@ -50,7 +50,7 @@ class EarlyStopping:
     patience: int = 3
     """Evaluations in a row without improvement before training stops."""
     min_delta: float = 0.0
-    """An improvement must be larger than this."""
+    """An improvement must be larger than this. A value that is not finite is none."""
     restore_best: bool = True
     """Export the weights of the best evaluation instead of the last ones."""
 
