@@ -121,7 +121,8 @@ class _Job:
         config = models.open_config(self.model, **self.hub)
         tokenizer = models.open_tokenizer(self.model, **self.hub)
         text_config = config.get_text_config()
-        limit = self.options.max_length or getattr(text_config, "max_position_embeddings", None)
+        limits = (self.options.max_length, getattr(text_config, "max_position_embeddings", None))
+        limit = min(filter(None, limits), default=None)
         data = prepare(rows, tokenizer, text_config.vocab_size, limit)
         held = None if validation is None else prepare(validation, tokenizer, text_config.vocab_size, limit)
         self.log(f"training rows: {data.summary()}")
@@ -140,6 +141,8 @@ class _Job:
             return self._export(run, config, tokenizer, lineage)
 
     def _check_arguments(self, validation: Rows | None, evaluate: object) -> None:
+        if self.out.name in ("", ".."):
+            raise InputError(f"out {self.out}", "names no folder to make", "give the new folder's own name")
         stopping = self.options.early_stopping
         if stopping and stopping.metric == "validation_loss" and validation is None:
             raise InputError(
