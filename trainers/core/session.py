@@ -58,7 +58,6 @@ def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterato
     import torch
     from accelerate import Accelerator, PartialState
     from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedType
 
     # A plain PartialState never groups CPU processes, and the first one made in a process decides for all later.
     state = PartialState(cpu=_cpu_asked_for())
@@ -71,14 +70,7 @@ def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterato
         )
     if ranks > 1:
         atexit.register(state.destroy_process_group)
-    if state.distributed_type not in (
-        DistributedType.NO,
-        DistributedType.MULTI_CPU,
-        DistributedType.MULTI_GPU,
-    ):
-        raise InputError(
-            "accelerate", str(state.distributed_type), "only data parallelism (DDP) is supported"
-        )
+    _refuse_sharding(state)
     device = state.device or torch.device("cpu")
     precision = "bf16" if compute_dtype(options.dtype, device) == torch.bfloat16 else "no"
     _check_trackers(options.trackers)
@@ -89,6 +81,8 @@ def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterato
         mixed_precision=precision, log_with=[*options.trackers] or None, project_dir=folder
     )
     try:
+        # FSDP and Megatron-LM show only now: they come with the Accelerator, not with the process group.
+        _refuse_sharding(accelerator)
         if options.trackers:
             accelerator.init_trackers("synthloop", config=config)
         yield accelerator
@@ -97,6 +91,17 @@ def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterato
         for tracker in accelerator.trackers:
             tracker.finish()
         AcceleratorState._reset_state()
+
+
+def _refuse_sharding(state: Any) -> None:
+    """Raise InputError unless every rank has the whole model."""
+    from accelerate.utils import DistributedType
+
+    whole = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    if state.distributed_type not in whole:
+        raise InputError(
+            "accelerate", str(state.distributed_type), "only data parallelism (DDP) is supported"
+        )
 
 
 def _cpu_asked_for() -> bool:
