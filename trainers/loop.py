@@ -223,6 +223,13 @@ class _Run:
         self.data, self.held, self.states, self.evaluate, self.on_step = data, held, states, evaluate, on_step
         torch.manual_seed(derive(job.rng_seed, "init"))
         compute = models.compute_dtype(job.options.dtype, accelerator.device)
+        states.on_machine(
+            {
+                "compute type": str(compute).removeprefix("torch."),
+                "device": accelerator.device.type,
+                "number of processes": accelerator.num_processes,
+            }
+        )
         self.model = accelerator.prepare_model(models.open_model(job.model, job.options, compute, **job.hub))
         self.budget = token_budget(job.options.micro_batch_tokens, accelerator.device.type)
         self.optimizer = adamw(self.model, job.options)
