@@ -200,7 +200,8 @@ def write_model(
     """
     import torch
 
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    # The same name every time, so that the next try clears away what a killed one left.
+    temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model = model.to(getattr(torch, dtype))
     model.config.dtype = getattr(torch, dtype)

@@ -6,12 +6,16 @@ import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from synth.records.errors import InputError
 from trainers.core.model import compute_dtype
 from trainers.options import TrainOptions
+
+# The main rank evaluates and exports while the others wait; torch would give them up after ten to thirty minutes.
+RANKS_WAIT = timedelta(hours=24)
 
 
 @contextmanager
@@ -60,7 +64,7 @@ def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterato
     from accelerate.state import AcceleratorState
 
     # A plain PartialState never groups CPU processes, and the first one made in a process decides for all later.
-    state = PartialState(cpu=_cpu_asked_for())
+    state = PartialState(cpu=_cpu_asked_for(), timeout=RANKS_WAIT)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != ranks:
         raise InputError(
