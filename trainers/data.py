@@ -10,16 +10,20 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synth.records.errors import InputError
 from synth.records.jsonl import read_jsonl, repair_text
 from trainers.core.batching import Example
 from trainers.core.masks import conversation, prompt_completion
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Rows = Iterable[Mapping[str, Any]] | str | os.PathLike[str]
 
@@ -55,6 +59,7 @@ def read_rows(rows: Rows) -> Iterator[Mapping[str, Any]]:
         return
     path = Path(rows)
     if path.is_dir() or path.suffix == ".parquet":
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         parts = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
@@ -63,7 +68,12 @@ def read_rows(rows: Rows) -> Iterator[Mapping[str, Any]]:
                 str(path), "no parquet file here", "give a .jsonl or .parquet file or a folder of parts"
             )
         for part in parts:
-            yield from pq.read_table(part).to_pylist()
+            try:
+                table = pq.read_table(part)
+            except (pa.ArrowException, OSError) as error:
+                seen = str(error).strip().splitlines()[0]
+                raise InputError(str(part), f"not readable as parquet ({seen})", "write it anew") from None
+            yield from table.to_pylist()
     else:
         yield from read_jsonl(path)
 
@@ -73,23 +83,24 @@ def prepare(rows: Rows, tokenizer: Any, vocab_size: int, max_length: int | None)
     result = Examples()
     for number, row in enumerate(read_rows(rows), start=1):
         result.counts["rows"] += 1
+        if not isinstance(row, Mapping):
+            seen = f"a {type(row).__name__}, not a mapping of columns to values"
+            raise InputError(f"training row {number}", seen, "each row must be one object")
         where = f"training row {row.get('sample_id') or number}"
         if row.get("decision", "kept") not in ("kept", None):
             result.counts["not_kept"] += 1
             continue
-        example, note = _example(row, tokenizer, where)
+        example, note = _example(row, tokenizer, vocab_size, where)
         if example is None:
             result.counts[note] += 1
             continue
-        cause = _unusable(example, vocab_size, max_length, where)
+        cause = _unusable(example, max_length)
         if cause:
             result.counts[cause] += 1
             continue
         if note:
             result.counts[note] += 1
-        if any(
-            isinstance(row.get(name), str) and repair_text(row[name])[1] for name in ("prompt", "completion")
-        ):
+        if any(isinstance(text, str) and repair_text(text)[1] for text in _texts(row)):
             result.counts["text_repaired"] += 1
         result.items.append(example)
     result.counts["trained"] = len(result.items)
@@ -102,18 +113,22 @@ def prepare(rows: Rows, tokenizer: Any, vocab_size: int, max_length: int | None)
     return result
 
 
-def _example(row: Mapping[str, Any], tokenizer: Any, where: str) -> tuple[Example | None, str]:
+def _texts(row: Mapping[str, Any]) -> Iterator[Any]:
+    """What of a row could be text that needs mending."""
+    yield from (row.get("prompt"), row.get("completion"))
+    messages = row.get("messages")
+    if isinstance(messages, (list, tuple)):
+        yield from (message.get("content") for message in messages if isinstance(message, Mapping))
+
+
+def _example(
+    row: Mapping[str, Any], tokenizer: Any, vocab_size: int, where: str
+) -> tuple[Example | None, str]:
     """The row as an example and a note to count, or None and why it was dropped."""
-    weight = row.get("weight")
-    weight = 1.0 if weight is None else float(weight)
-    if not (math.isfinite(weight) and weight >= 0):
-        raise InputError(where, f"weight {weight}", "use a finite number of 0 or more")
-    key = str(row.get("sample_id") or "")
+    weight, key = _weight(row.get("weight"), where), str(row.get("sample_id") or "")
     if row.get("token_ids") is not None:
-        ids, mask = row["token_ids"], row.get("loss_mask")
-        if mask is None or len(mask) != len(ids):
-            seen = "no loss_mask" if mask is None else f"{len(ids)} token_ids but {len(mask)} in loss_mask"
-            raise InputError(where, seen, "give one mask value per token")
+        ids, mask = _sampled(row["token_ids"], row.get("loss_mask"), where)
+        _check_vocabulary(ids, vocab_size, where)
         return Example.of(ids, mask, weight, key), ""
     if tokenizer is None:
         raise InputError(
@@ -128,7 +143,49 @@ def _example(row: Mapping[str, Any], tokenizer: Any, where: str) -> tuple[Exampl
     else:
         fix = "needs token_ids + loss_mask, messages, or prompt + completion"
         raise InputError(where, f"columns {sorted(row)}", fix)
+    _check_vocabulary(tokens[0], vocab_size, where)
     return Example.of(*tokens, weight, key), "retokenised"
+
+
+def _weight(value: Any, where: str) -> float:
+    """A row's weight; 1 where it has none."""
+    if value is None:
+        return 1.0
+    try:
+        weight = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:
+        weight = math.inf
+    if not (math.isfinite(weight) and weight >= 0):
+        raise InputError(where, f"weight {value!r:.40}", "use a finite number of 0 or more")
+    return weight
+
+
+def _sampled(token_ids: Any, loss_mask: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """token_ids [T] and loss_mask [T] of a row as integers of any width and bool, without a cast that loses."""
+    if loss_mask is None:
+        raise InputError(where, "no loss_mask", "give one mask value per token")
+    ids, mask = _flat(token_ids, "iu"), _flat(loss_mask, "iub")
+    if ids is None:
+        raise InputError(where, f"token_ids {token_ids!r:.60}", "give a flat list of integers")
+    if mask is None or not ((mask == 0) | (mask == 1)).all():
+        raise InputError(where, f"loss_mask {loss_mask!r:.60}", "give a flat list of 0 and 1 (or booleans)")
+    if len(mask) != len(ids):
+        seen = f"{len(ids)} token_ids but {len(mask)} in loss_mask"
+        raise InputError(where, seen, "give one mask value per token")
+    return ids, mask.astype(bool)
+
+
+def _flat(values: Any, kinds: str) -> np.ndarray | None:
+    """Values as an array of one dimension whose type is of one of numpy's `kinds`, None where they are not."""
+    import numpy as np
+
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        return None
+    if array.shape == (0,):
+        return array.astype(np.int64)
+    return array if array.ndim == 1 and array.dtype.kind in kinds else None
 
 
 def _chat(messages: Any, tokenizer: Any, where: str) -> tuple[list[int], list[int]] | None:
@@ -136,10 +193,12 @@ def _chat(messages: Any, tokenizer: Any, where: str) -> tuple[list[int], list[in
         raise InputError(
             where, "messages, but the tokenizer has no chat template", "use prompt and completion"
         )
-    if not all(isinstance(m, dict) and isinstance(m.get("content"), str) and "role" in m for m in messages):
-        raise InputError(
-            where, "a message without role or text content", "each message needs role and content"
-        )
+    if not isinstance(messages, (list, tuple)) or not all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+        for m in messages
+    ):
+        seen = f"messages {messages!r:.60}"
+        raise InputError(where, seen, "give a list of messages, each with role and content as text")
     if not any(m["role"] == "assistant" for m in messages):
         raise InputError(where, "no assistant message", "there is nothing to learn in it")
     import jinja2
@@ -150,14 +209,20 @@ def _chat(messages: Any, tokenizer: Any, where: str) -> tuple[list[int], list[in
         raise InputError(where, f"the chat template refuses it ({error})", "mend the messages") from None
 
 
-def _unusable(example: Example, vocab_size: int, max_length: int | None, where: str) -> str:
-    """Why a row is dropped, or an empty string. Tokens that the model does not have are an error, not a drop."""
-    if (
-        len(example.token_ids)
-        and not 0 <= int(example.token_ids.min()) <= int(example.token_ids.max()) < vocab_size
-    ):
-        seen = f"token id {int(example.token_ids.max())} with a vocabulary of {vocab_size}"
+def _check_vocabulary(ids: Sequence[int] | np.ndarray, vocab_size: int, where: str) -> None:
+    """Tokens that the model does not have are an error, not a drop."""
+    import numpy as np
+
+    if not len(ids):
+        return
+    low, high = int(np.min(ids)), int(np.max(ids))
+    if not 0 <= low <= high < vocab_size:
+        seen = f"token id {low if low < 0 else high} with a vocabulary of {vocab_size}"
         raise InputError(where, seen, "the rows were tokenised for another model")
+
+
+def _unusable(example: Example, max_length: int | None) -> str:
+    """Why a row is dropped, or an empty string."""
     if max_length is not None and len(example.token_ids) > max_length:
         return "too_long"
     if not example.trained:

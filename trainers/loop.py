@@ -27,7 +27,7 @@ from trainers.core import model as models
 from trainers.core.batching import Order, micro_batches, token_budget
 from trainers.core.card import model_card
 from trainers.core.checkpoint import Progress, States
-from trainers.core.evaluate import Stopper, held_out, mean_nll
+from trainers.core.evaluate import Stopper, checked_metrics, held_out, mean_nll
 from trainers.core.logprobs import inner_model
 from trainers.core.optimizer import adamw, clip, learning_rate
 from trainers.core.seeds import derive, isolated_rng
@@ -121,7 +121,8 @@ class _Job:
         config = models.open_config(self.model, **self.hub)
         tokenizer = models.open_tokenizer(self.model, **self.hub)
         text_config = config.get_text_config()
-        limit = self.options.max_length or getattr(text_config, "max_position_embeddings", None)
+        limits = (self.options.max_length, getattr(text_config, "max_position_embeddings", None))
+        limit = min(filter(None, limits), default=None)
         data = prepare(rows, tokenizer, text_config.vocab_size, limit)
         held = None if validation is None else prepare(validation, tokenizer, text_config.vocab_size, limit)
         self.log(f"training rows: {data.summary()}")
@@ -140,6 +141,8 @@ class _Job:
             return self._export(run, config, tokenizer, lineage)
 
     def _check_arguments(self, validation: Rows | None, evaluate: object) -> None:
+        if self.out.name in ("", ".."):
+            raise InputError(f"out {self.out}", "names no folder to make", "give the new folder's own name")
         stopping = self.options.early_stopping
         if stopping and stopping.metric == "validation_loss" and validation is None:
             raise InputError(
@@ -220,6 +223,13 @@ class _Run:
         self.data, self.held, self.states, self.evaluate, self.on_step = data, held, states, evaluate, on_step
         torch.manual_seed(derive(job.rng_seed, "init"))
         compute = models.compute_dtype(job.options.dtype, accelerator.device)
+        states.on_machine(
+            {
+                "compute type": str(compute).removeprefix("torch."),
+                "device": accelerator.device.type,
+                "number of processes": accelerator.num_processes,
+            }
+        )
         self.model = accelerator.prepare_model(models.open_model(job.model, job.options, compute, **job.hub))
         self.budget = token_budget(job.options.micro_batch_tokens, accelerator.device.type)
         self.optimizer = adamw(self.model, job.options)
@@ -313,7 +323,7 @@ class _Run:
                 if self.held is not None:
                     metrics["validation_loss"] = mean_nll(model, self.held.items, self.budget)
                 if self.evaluate is not None:
-                    metrics.update(self.evaluate(model, self.progress.step))
+                    metrics.update(checked_metrics(self.evaluate(model, self.progress.step)))
         if self.accelerator.num_processes > 1:
             metrics = broadcast_object_list([metrics])[0]
         if self.stopper is not None:

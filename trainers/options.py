@@ -50,7 +50,7 @@ class EarlyStopping:
     patience: int = 3
     """Evaluations in a row without improvement before training stops."""
     min_delta: float = 0.0
-    """An improvement must be larger than this."""
+    """An improvement must be larger than this. A value that is not finite is none."""
     restore_best: bool = True
     """Export the weights of the best evaluation instead of the last ones."""
 
@@ -102,7 +102,7 @@ class TrainOptions:
     lora: LoraOptions | None = None
     """Train a low-rank adapter instead of all weights."""
     max_length: int | None = None
-    """Rows with more tokens are dropped and counted; null is the model's own limit."""
+    """Rows with more tokens are dropped and counted; null, or more than the model has positions, is its own limit."""
     early_stopping: EarlyStopping | None = None
     """Stop on a held-out metric."""
     eval_every: int | None = None

@@ -177,14 +177,38 @@ def test_rows_that_cannot_be_trained_are_dropped_and_counted(
         prepare(rows[:3], tokenizer, 100, None)
 
 
+IDS: dict[str, Any] = {"token_ids": [5, 6, 7], "loss_mask": [0, 0, 1]}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"token_ids": [5, 6], "loss_mask": [1]}, "2 token_ids but 1 in loss_mask"),
         ({"token_ids": [5, 6]}, "no loss_mask"),
         ({"token_ids": [5, 999], "loss_mask": [0, 1]}, "token id 999 with a vocabulary of 270"),
+        ({"token_ids": [5, -1], "loss_mask": [0, 1]}, "token id -1 with a vocabulary of 270"),
+        ({"token_ids": [5, 2**40], "loss_mask": [0, 1]}, f"token id {2**40} with a vocabulary of 270"),
+        ({**IDS, "token_ids": [5, 6, 2**70]}, "token_ids"),
+        ({**IDS, "token_ids": [5.7, 6.9, 7.0]}, "token_ids"),
+        ({**IDS, "token_ids": [[5], [6], [7]]}, "token_ids"),
+        ({**IDS, "token_ids": [[5], [6, 7], 8]}, "token_ids"),
+        ({**IDS, "token_ids": [5, None, 7]}, "token_ids"),
+        ({**IDS, "token_ids": ["5", "6", "7"]}, "token_ids"),
+        ({**IDS, "token_ids": [True, False, True]}, "token_ids"),
+        ({**IDS, "token_ids": 5}, "token_ids"),
+        ({**IDS, "token_ids": "567"}, "token_ids"),
+        ({**IDS, "loss_mask": ["0", "0", "1"]}, "loss_mask"),
+        ({**IDS, "loss_mask": [-100, -100, 7]}, "loss_mask"),
+        ({**IDS, "loss_mask": [0, 0.5, 1]}, "loss_mask"),
+        ({**IDS, "loss_mask": [0, None, 1]}, "loss_mask"),
+        ({**IDS, "loss_mask": [[0], [0], [1]]}, "loss_mask"),
+        ({**IDS, "loss_mask": 1}, "loss_mask"),
         ({"prompt": "x"}, "needs token_ids"),
-        ({"token_ids": [5, 6], "loss_mask": [0, 1], "weight": -1}, "weight -1"),
+        ({**IDS, "weight": -1}, "weight -1"),
+        ({**IDS, "weight": float("nan")}, "weight nan"),
+        ({**IDS, "weight": "heavy"}, "weight 'heavy'"),
+        ({**IDS, "weight": [1.0]}, "weight [1.0]"),
+        ({**IDS, "weight": 10**400}, "weight 1000"),
         ({"messages": CHAT}, "no chat template"),
     ],
 )
@@ -196,10 +220,56 @@ def test_wrong_rows_are_input_errors_that_name_the_row(
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "messages", [5, "hello", CHAT[0], [5], [{"role": 3, "content": "x"}], [{"role": "user"}]]
+)
+def test_messages_that_are_none_are_input_errors(messages: Any) -> None:
+    with pytest.raises(InputError, match=r"training row 1: .*messages"):
+        prepare([{"messages": messages}], chat_tokenizer(CHATML), 10_000, None)
+
+
+def test_row_that_is_no_mapping_is_an_input_error(tokenizer: Any) -> None:
+    for row in (5, [1, 2], "text", None):
+        with pytest.raises(InputError, match=r"training row 2: .*mapping"):
+            prepare([IDS, row], tokenizer, 270, None)  # type: ignore[list-item]
+
+
+def test_every_integer_and_bool_form_is_read_alike(tokenizer: Any) -> None:
+    import numpy as np
+
+    forms: list[dict[str, Any]] = [
+        IDS,
+        {"token_ids": (5, 6, 7), "loss_mask": [False, False, True]},
+        {"token_ids": np.array([5, 6, 7], dtype=np.uint16), "loss_mask": np.array([0, 0, 1], dtype=np.int8)},
+        {
+            "token_ids": np.array([5, 6, 7]),
+            "loss_mask": np.array([False, False, True]),
+            "weight": np.float32(1),
+        },
+    ]
+    assert len({prepare([row], tokenizer, 270, None).content_hash() for row in forms}) == 1
+
+
+def test_parquet_that_cannot_be_read_is_an_input_error(tokenizer: Any, tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([IDS]), tmp_path / "rows.parquet")
+    whole = (tmp_path / "rows.parquet").read_bytes()
+    for damaged in (whole[:-20], b"", b"no parquet at all"):
+        (tmp_path / "rows.parquet").write_bytes(damaged)
+        for source in (tmp_path / "rows.parquet", tmp_path):
+            with pytest.raises(InputError, match=r"rows\.parquet: .*Parquet|rows\.parquet: .*parquet"):
+                prepare(source, tokenizer, 270, None)
+
+
 def test_lone_surrogates_become_replacement_characters(tokenizer: Any) -> None:
     data = prepare([{"prompt": "a\ud800", "completion": "b\u2028\x00c"}], tokenizer, 10_000, None)
     assert data.counts["text_repaired"] == 1
     assert tokenizer.decode(data.items[0].token_ids.tolist()) == "a\ufffdb\u2028\x00c" + EOS
+
+
+def test_lone_surrogates_in_messages_are_counted_too() -> None:
+    broken = [*CHAT[1:2], {"role": "assistant", "content": "2\udfff"}]
+    data = prepare([{"messages": broken}, {"messages": CHAT}], chat_tokenizer(CHATML), 10_000, None)
+    assert data.counts["text_repaired"] == 1
 
 
 def test_rows_come_from_lists_and_files_alike(tokenizer: Any, tmp_path: Path) -> None:

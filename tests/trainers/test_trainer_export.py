@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -171,6 +172,24 @@ def test_interrupted_export_leaves_no_folder(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
     trainers.train(str(model_folder()), ROWS, tmp_path / "whole", quick(), 0)
     assert tiny_models.same(tiny_models.weights(tmp_path / "m"), tiny_models.weights(tmp_path / "whole"))
+
+
+def test_killed_export_is_cleared_away_by_the_next_run(tmp_path: Path, model_folder: Folder) -> None:
+    code = (
+        "import os, signal, sys, test_trainer_export as t\n"
+        "from trainers import loop\n"  # before the patch, so that states are still written
+        "from trainers.core import model as models\n"
+        "models.publish = lambda temporary, out: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "t.trainers.train(sys.argv[1], t.ROWS, sys.argv[2], t.quick(dtype='float32'), 0)\n"
+    )
+    root, start = Path(__file__).resolve().parents[2], str(model_folder())
+    env = os.environ | {"PYTHONPATH": f"{root}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, start, str(tmp_path / "m")]
+    assert subprocess.run(command, env=env, timeout=400, check=False).returncode == -signal.SIGKILL
+    assert any(tmp_path.glob(".m.*tmp")), "the export had not begun: the test is vacuous"
+    assert not (tmp_path / "m").exists()
+    assert trainers.train(start, ROWS, tmp_path / "m", quick(dtype="float32"), 0).resumed_from == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
 
 
 def test_link_as_output_is_refused_and_an_empty_folder_is_taken(tmp_path: Path, model_folder: Folder) -> None:

@@ -122,8 +122,8 @@ def test_sampling_values_without_do_sample_survive_the_training(tmp_path: Path, 
 
 
 def test_generation_settings_that_cannot_be_saved_stop_before_any_work(tmp_path: Path, start: Path) -> None:
-    (start / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, "max_new_tokens": -1}))
-    with pytest.raises(InputError, match=r"generation_config\.json of .*max_new_tokens"):
+    (start / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, "early_stopping": True}))
+    with pytest.raises(InputError, match=r"generation_config\.json of .*early_stopping"):
         trainers.train(str(start), ROWS, tmp_path / "m", ONE_STEP)
     assert not list(tmp_path.glob(".m*"))
 

@@ -21,7 +21,6 @@ import trainers
 from trainers import sft
 from trainers.core.batching import Example, MicroBatch, collate, micro_batches
 from trainers.core.logprobs import position_logits, sequence_logprobs
-from trainers.options import TrainOptions
 
 
 def examples(count: int = 8, seed: int = 1, weighted: bool = False) -> list[Example]:
@@ -212,16 +211,18 @@ def test_logprobs_are_those_of_the_model_row_by_row() -> None:
 
 
 def test_two_ranks_train_as_one(tmp_path: Path, model_folder: Any) -> None:
-    """Three steps of ragged rows on two gloo ranks, one step with fewer rows than ranks, against one process."""
+    """On two gloo ranks as in one process: ragged rows, fewer rows than ranks, a resume that stops early."""
     script = tmp_path / "rank.py"
     script.write_text(
-        "import sys, tiny_models, trainers\n"
+        "import sys, tiny_models, torch\n"
         "from accelerate import PartialState\n"
-        "from trainers.options import TrainOptions\n"
         "for count, options in tiny_models.TWO_RANKS:\n"
         "    out = f'{sys.argv[2]}-{count}'\n"
-        "    trainers.train(sys.argv[1], tiny_models.token_rows(count), out, TrainOptions(**options), 3)\n"
+        "    result = tiny_models.train_two_ranks_case(sys.argv[1], out, count, options)\n"
         "    assert PartialState().num_processes == 2, 'the ranks did not find each other'\n"
+        "    assert result.resumed_from == (2 if 'save_every' in options else 0)\n"
+        "group = torch.distributed.group.WORLD._get_backend(torch.device('cpu'))\n"
+        "assert group.options._timeout.total_seconds() == 24 * 3600, 'a long evaluation would end the others'\n"
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -231,19 +232,24 @@ def test_two_ranks_train_as_one(tmp_path: Path, model_folder: Any) -> None:
         "PYTHONPATH": f"{root}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1",
         "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
     }  # fmt: skip
-    command = [sys.executable, str(script), str(model_folder()), str(tmp_path / "two")]
+    start = str(model_folder())
+    command = [sys.executable, str(script), start, str(tmp_path / "two")]
     jobs = [subprocess.Popen(command, env=environment | {"RANK": r, "LOCAL_RANK": r}) for r in "01"]
+    alone: dict[int, trainers.TrainResult] = {}
     try:
         for count, options in tiny_models.TWO_RANKS:
-            out = tmp_path / f"one-{count}"
-            trainers.train(
-                str(model_folder()), tiny_models.token_rows(count), out, TrainOptions(**options), 3
-            )
+            out = str(tmp_path / f"one-{count}")
+            alone[count] = tiny_models.train_two_ranks_case(start, out, count, options)
         assert [job.wait(timeout=400) for job in jobs] == [0, 0]
     finally:
         for job in jobs:
             job.kill()
-    for count, _ in tiny_models.TWO_RANKS:
+    early = alone[5]
+    assert early.stopped_early
+    assert 3 < early.steps < 40, "it stopped before it was resumed, or not at all: the test is vacuous"
+    for count, result in alone.items():
+        record = (tmp_path / f"two-{count}" / "training.jsonl").read_text().splitlines()
+        assert len(record) == 1 + result.steps
         # Adam divides by the gradient's own size, so a rounding error of the gradient can grow; the rate bounds it.
         assert_close(
             tiny_models.weights(tmp_path / f"two-{count}"),

@@ -113,6 +113,16 @@ def test_micro_batch_tokens(tmp_path: Path, model_folder: Folder, monkeypatch: p
     assert counts == {1: [4] * 6, 10_000: [1] * 6}
 
 
+def test_max_length_is_never_above_the_model_s_own(tmp_path: Path, model_folder: Folder) -> None:
+    """Positions that the model does not have would end in an index error, or in noise."""
+    long = {"token_ids": [5] * 129, "loss_mask": [1] * 129}  # the model has 128
+    for wanted in (None, 1000):
+        options = TrainOptions(max_steps=1, max_length=wanted)
+        out = tmp_path / str(wanted)
+        result = trainers.train(str(model_folder("gpt2")), [*ROWS, long], out, options, 0)
+        assert (result.counts["too_long"], result.counts["trained"]) == (1, len(ROWS))
+
+
 def test_save_dtype(tmp_path: Path, model_folder: Folder) -> None:
     for stored in (torch.float32, torch.bfloat16):
         for wanted, expected in (("auto", stored), ("float32", torch.float32), ("bfloat16", torch.bfloat16)):
@@ -261,6 +271,9 @@ def test_on_step_hears_progress(tmp_path: Path, model_folder: Folder) -> None:
             "did you mean 'score'",
         ),
         ({"model": "/nowhere/at/all"}, "model /nowhere"),
+        ({"evaluate": lambda _m, _s: {"score": "good"}}, "metric 'score': 'good'"),
+        ({"out": "."}, "names no folder"),
+        ({"out": "a/.."}, "names no folder"),
     ],
 )
 def test_wrong_arguments(

@@ -194,6 +194,42 @@ def test_other_arguments_are_refused(
         trainers.train(out=tmp_path / "m", **arguments)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "difference"),
+    [
+        ("compute type", "bfloat16", "compute type was bfloat16 and is float32"),
+        ("device", "cuda", "device was cuda and is cpu"),
+        ("number of processes", 2, "number of processes was 2 and is 1"),
+    ],
+)
+def test_another_machine_is_refused(
+    tmp_path: Path, model_folder: Folder, name: str, value: object, difference: str
+) -> None:
+    """What `auto` and the launcher decide is in no option, but it is in every number that follows."""
+    options = replace(OPTIONS, dtype="auto")
+    with pytest.raises(Stopped):
+        trainers.train(str(model_folder()), ROWS, tmp_path / "m", options, 5, on_step=stop_at(3))
+    (file,) = (tmp_path / ".m.training").glob("step-*/state.json")
+    state = json.loads(file.read_text())
+    assert state["machine"] == {"compute type": "float32", "device": "cpu", "number of processes": 1}
+    state["machine"][name] = value
+    file.write_text(json.dumps(state))
+    with pytest.raises(InputError, match=rf"(?s)cannot go on as it began: {difference}\n.*delete"):
+        trainers.train(str(model_folder()), ROWS, tmp_path / "m", options, 5)
+    assert file.exists()
+
+
+def test_state_follows_the_type_that_auto_means(
+    tmp_path: Path, model_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(OPTIONS, dtype="auto")
+    with pytest.raises(Stopped):
+        trainers.train(str(model_folder()), ROWS, tmp_path / "m", options, 5, on_step=stop_at(3))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    with pytest.raises(InputError, match="compute type was float32 and is bfloat16"):
+        trainers.train(str(model_folder()), ROWS, tmp_path / "m", options, 5)
+
+
 def test_foreign_folder_is_never_overwritten(tmp_path: Path, model_folder: Folder) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "thesis.txt").write_text("mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,24 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, Qwen2Config
 
-from trainers.options import ScratchOptions
+import trainers
+from trainers.options import EarlyStopping, ScratchOptions, TrainOptions
 from trainers.scratch import train_tokenizer
 
 VOCAB = 270
 FAMILIES = ("llama", "qwen2", "gpt2", "gemma2")
 TEXTS = ["Q: 12+30\nA: 12+30=42. The answer is 42", "def add(a, b):\n    return a + b\n"]
 
-# (rows, options) of trainings that one and two processes do alike; the last has fewer rows than ranks.
+EARLY: dict[str, Any] = {
+    "max_steps": 40, "lr": 1e-2, "schedule": "constant", "dtype": "float32", "eval_every": 1, "save_every": 1,
+    "early_stopping": EarlyStopping(patience=2),
+}  # fmt: skip
+# (rows, options) of trainings that one and two processes do alike: ragged rows, fewer rows than ranks, and one that
+# is stopped and called again and then stops early with the weights of its best validation loss.
 TWO_RANKS: list[tuple[int, dict[str, Any]]] = [
     (6, {"max_steps": 3, "batch_size": 5, "lr": 1e-2, "micro_batch_tokens": 60, "dtype": "float32"}),
     (1, {"max_steps": 1, "lr": 1e-2, "dtype": "float32"}),
+    (5, EARLY),
 ]
 
 
@@ -83,6 +91,25 @@ def token_rows(count: int = 24, seed: int = 0, longest: int = 40) -> list[dict[s
         mask = [0] * len(prompt) + [1] * len(completion)
         rows.append({"sample_id": f"s{index:03d}", "token_ids": prompt + completion, "loss_mask": mask})
     return rows
+
+
+class Stopped(Exception):
+    """Stands for the power cut."""
+
+
+def train_two_ranks_case(model: str, out: str, count: int, options: dict[str, Any]) -> trainers.TrainResult:
+    """One training of TWO_RANKS; one that saves its states is stopped at its third step and called again."""
+    rows, held = token_rows(count), token_rows(4, seed=9) if "eval_every" in options else None
+
+    def stop(entry: dict[str, Any]) -> None:
+        if entry["step"] == 3:
+            raise Stopped
+
+    settings = TrainOptions(**options)
+    if "save_every" in options:
+        with contextlib.suppress(Stopped):
+            trainers.train(model, rows, out, settings, 3, on_step=stop, validation=held)
+    return trainers.train(model, rows, out, settings, 3, validation=held)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

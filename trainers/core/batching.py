@@ -34,11 +34,14 @@ class Example:
     @staticmethod
     def of(
         token_ids: Sequence[int] | np.ndarray,
-        loss_mask: Sequence[int | bool],
+        loss_mask: Sequence[int | bool] | np.ndarray,
         weight: float = 1.0,
         sample_id: str = "",
     ) -> Example:
-        """An example from plain sequences of equal length; the mask of the first token is cleared."""
+        """An example from flat, equally long sequences of integers and of 0 and 1, which the caller has checked.
+
+        The mask of the first token is cleared.
+        """
         import numpy as np
 
         mask = np.asarray(loss_mask, dtype=bool).copy()

@@ -37,11 +37,15 @@ def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 class States:
-    """The state folders of one training, kept beside `out` as `.NAME.training/`."""
+    """The state folders of one training, kept beside `out` as `.NAME.training/`.
+
+    `machine` is what the options leave to the machine but the numbers depend on (see `on_machine`).
+    """
 
     def __init__(self, out: Path, fingerprint: str) -> None:
         self.out, self.fingerprint = out, fingerprint
         self.folder = out.with_name(f".{out.name}.training")
+        self.machine: dict[str, Any] = {}
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Write the state of `progress.step` and drop older ones."""
@@ -59,7 +63,9 @@ class States:
             for key, value in optimizer.state[parameter].items():
                 moments[f"{key}:{name}"] = value.detach().contiguous()
         save_file(moments, temporary / "optimizer.safetensors")
-        text = json.dumps({"fingerprint": self.fingerprint, "progress": asdict(progress)})
+        text = json.dumps(
+            {"fingerprint": self.fingerprint, "machine": self.machine, "progress": asdict(progress)}
+        )
         (temporary / "state.json").write_text(text, encoding="ascii")
         publish(temporary, self.folder / f"step-{progress.step:08d}")
         best = self._best(progress.best_step)
@@ -107,6 +113,25 @@ class States:
                 str(self.out),
                 "an unfinished training with other rows, model, options or rng_seed is here",
                 f"give it the same again, another output folder, or delete {self.folder}",
+            )
+
+    def on_machine(self, machine: dict[str, Any]) -> None:
+        """Keep `machine` with every state. Raises InputError if the state here was made on another."""
+        self.machine = machine
+        latest = self._latest()
+        if latest is None:
+            return
+        before = json.loads((latest / "state.json").read_text("ascii")).get("machine", {})
+        changed = [
+            f"{name} was {before[name]} and is {machine[name]}"
+            for name in machine
+            if before.get(name, machine[name]) != machine[name]
+        ]
+        if changed:
+            raise InputError(
+                str(self.out),
+                f"the unfinished training here cannot go on as it began: {', '.join(changed)}",
+                f"go on as before, give another output folder, or delete {self.folder}",
             )
 
     def clear(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,23 @@ def mean_nll(model: nn.Module, examples: Sequence[Example], budget: int) -> floa
     return total / sum(example.mass for example in examples)
 
 
+def checked_metrics(metrics: object) -> dict[str, float]:
+    """What an evaluation returned as plain numbers by name. Raises InputError for anything else."""
+    fix = "return a mapping of names to numbers"
+    if not isinstance(metrics, Mapping):
+        raise InputError("evaluate", f"returned {type(metrics).__name__}", fix)
+    plain: dict[str, float] = {}
+    for name, value in metrics.items():
+        try:
+            if isinstance(value, str):
+                raise TypeError
+            # Integers stay integers in the log; numbers of numpy and torch become plain ones that it can hold.
+            plain[str(name)] = value if type(value) in (int, float) else float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"evaluate, metric '{name}'", f"{value!r:.60}", fix) from None
+    return plain
+
+
 class Stopper:
     """Early stopping: what the best evaluation was and how many came since. The counts live in Progress."""
 
@@ -49,13 +67,14 @@ class Stopper:
         self.options = options
 
     def improved(self, metrics: Mapping[str, Any], progress: Progress) -> bool:
-        """Take an evaluation into account; whether it is the best so far."""
+        """Take an evaluation into account; whether it is the best so far. One that is not finite never is."""
         name = self.options.metric
         if name not in metrics:
             raise InputError("train.early_stopping.metric", f"'{name}'", did_you_mean(name, metrics))
         value = float(metrics[name])
         sign = 1.0 if self.options.mode == "max" else -1.0
-        if progress.best is None or sign * (value - progress.best) > self.options.min_delta:
+        better = progress.best is None or sign * (value - progress.best) > self.options.min_delta
+        if math.isfinite(value) and better:
             progress.best, progress.best_step, progress.waited = value, progress.step, 0
             return True
         progress.waited += 1

@@ -73,9 +73,10 @@ def open_model(path: str, options: TrainOptions, compute: torch.dtype, **hub: An
     extra = {} if options.attention == "auto" else {"attn_implementation": options.attention}
     dtype = "auto" if frozen_as_stored else torch.float32
     with _reading(f"weights of {path}", "give a folder with the whole model"):
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, output_loading_info=True, **extra, **hub
         )
+    model, loading = loaded
     _refuse_lost_weights(path, model, set(loading["missing_keys"]))
     _mend_generation_config(path, model)
     if options.gradient_checkpointing:
@@ -199,7 +200,8 @@ def write_model(
     """
     import torch
 
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    # The same name every time, so that the next try clears away what a killed one left.
+    temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model = model.to(getattr(torch, dtype))
     model.config.dtype = getattr(torch, dtype)

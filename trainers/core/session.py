@@ -6,12 +6,16 @@ import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from synth.records.errors import InputError
 from trainers.core.model import compute_dtype
 from trainers.options import TrainOptions
+
+# The main rank evaluates and exports while the others wait; torch would give them up after ten to thirty minutes.
+RANKS_WAIT = timedelta(hours=24)
 
 
 @contextmanager
@@ -58,10 +62,9 @@ def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterato
     import torch
     from accelerate import Accelerator, PartialState
     from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedType
 
     # A plain PartialState never groups CPU processes, and the first one made in a process decides for all later.
-    state = PartialState(cpu=_cpu_asked_for())
+    state = PartialState(cpu=_cpu_asked_for(), timeout=RANKS_WAIT)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != ranks:
         raise InputError(
@@ -71,14 +74,7 @@ def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterato
         )
     if ranks > 1:
         atexit.register(state.destroy_process_group)
-    if state.distributed_type not in (
-        DistributedType.NO,
-        DistributedType.MULTI_CPU,
-        DistributedType.MULTI_GPU,
-    ):
-        raise InputError(
-            "accelerate", str(state.distributed_type), "only data parallelism (DDP) is supported"
-        )
+    _refuse_sharding(state)
     device = state.device or torch.device("cpu")
     precision = "bf16" if compute_dtype(options.dtype, device) == torch.bfloat16 else "no"
     _check_trackers(options.trackers)
@@ -89,6 +85,8 @@ def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterato
         mixed_precision=precision, log_with=[*options.trackers] or None, project_dir=folder
     )
     try:
+        # FSDP and Megatron-LM show only now: they come with the Accelerator, not with the process group.
+        _refuse_sharding(accelerator)
         if options.trackers:
             accelerator.init_trackers("synthloop", config=config)
         yield accelerator
@@ -97,6 +95,17 @@ def session(options: TrainOptions, out: Path, config: dict[str, Any]) -> Iterato
         for tracker in accelerator.trackers:
             tracker.finish()
         AcceleratorState._reset_state()
+
+
+def _refuse_sharding(state: Any) -> None:
+    """Raise InputError unless every rank has the whole model."""
+    from accelerate.utils import DistributedType
+
+    whole = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    if state.distributed_type not in whole:
+        raise InputError(
+            "accelerate", str(state.distributed_type), "only data parallelism (DDP) is supported"
+        )
 
 
 def _cpu_asked_for() -> bool:
