@@ -60,6 +60,7 @@ def _complete(
     recipe: Recipe, domain: Domain, engine: Engine, problems: list[dict[str, Any]], prompts: list[Rendered]
 ) -> list[Output]:
     """One completion a problem, sampled as round 0 samples its first."""
+    from recipes.sampling import source_id
     from synth.engines import Request, Sampling
 
     options = recipe.sampling
@@ -73,6 +74,8 @@ def _complete(
             seed=sampling_seed(recipe.rng_seed, 0, problem["problem_id"], 0),
             sampling=sampling,
             messages=prompt.messages,
+            problem_id=problem["problem_id"],
+            source_id=source_id(problem),
         )
         for problem, prompt in zip(problems, prompts, strict=True)
     )

@@ -137,6 +137,8 @@ def complete(
                 sampling=ask.sampling,
                 messages=prompt.messages,
                 index=max(ask.index, 0),
+                problem_id=ask.problem["problem_id"],
+                source_id=source_id(ask.problem),
             )
 
     engine.submit(requests())
@@ -150,6 +152,11 @@ def complete(
         seen = f"{len(unanswered)} of {submitted} requests were not answered ({unanswered[0].error})"
         fix = "see to the server or engine.options, then give the same command again: it asks for these alone"
         raise WorkError("engine", seen, fix)
+
+
+def source_id(problem: Row) -> str | None:
+    """The `id` column of a problem's source row, as text."""
+    return None if problem.get("id") is None else str(problem["id"])
 
 
 def _row(ask: Ask, prompt: Rendered, output: Output, round_index: int) -> Row:

@@ -1,8 +1,8 @@
 """Which rows are too close to an evaluation problem (design law 4).
 
-A row is contaminated when one of its compared columns equals an evaluation text (case, white space and outer sentence
-marks aside), or when it holds at least `threshold` of the evaluation text's word n-grams. The share is taken of the
-evaluation text, so that a long completion cannot dilute a copied problem.
+A row is contaminated when its prompt, its completion or a compared column equals an evaluation text (case, white space
+and outer sentence marks aside), or when together they hold at least `threshold` of the evaluation text's word n-grams.
+The share is taken of the evaluation text, so that a long completion cannot dilute a copied problem.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Contamination:
         return [sequence[i : i + self.ngram] for i in range(len(sequence) - self.ngram + 1)]
 
     def find(self, texts: tuple[str, ...]) -> Match | None:
-        """The closest evaluation text of a row's compared columns, or None if the row is clean."""
+        """The closest evaluation text of a row's texts, or None if the row is clean."""
         found: dict[tuple[str, ...], None] = {}
         for text in texts:
             equal, grams = self._look_up(text)

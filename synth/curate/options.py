@@ -67,7 +67,7 @@ class CurateOptions:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     text: str | list[str] | None = None
-    """Column or columns that are compared. None: `prompt` and `completion`."""
+    """Column or columns that are compared. None: `prompt` and `completion`, which decontamination always looks at."""
     dedup: DedupOptions | None = field(default_factory=DedupOptions)
     """None: duplicates stay."""
     decontaminate: DecontaminateOptions | None = field(default_factory=DecontaminateOptions)

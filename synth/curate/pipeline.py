@@ -163,8 +163,10 @@ class _Curation:
         if not self.against or self.options.decontaminate is None:
             return
         finder = Contamination(self.against, self.options.decontaminate)
+        # What counts as a duplicate is the user's choice (`text`); a copied evaluation problem is one in any column.
+        columns = tuple(dict.fromkeys(("prompt", "completion", *self.options.text_columns)))
         for index in self._left():
-            match = finder.find(self.texts[index])
+            match = finder.find(columns_text(self.rows[index], columns))
             if match is not None:
                 self.decided[index] = ("contaminated", match.matched_id, json.dumps(asdict(match)))
 

@@ -65,7 +65,8 @@ class Request:
     """One completion to sample. `id` is unique among what is in flight; `index` counts a problem's completions.
 
     `prompt_token_ids` win over `messages` (rendered with the model's chat template), which win over `prompt`; a
-    remote chat server is given `messages` whenever they are there.
+    remote chat server is given `messages` whenever they are there. `problem_id` and `source_id` (what the problem's
+    row calls itself) are for an engine that looks completions up instead of sampling them.
     """
 
     id: str
@@ -75,6 +76,8 @@ class Request:
     sampling: Sampling
     messages: list[dict[str, Any]] | None = None
     index: int = 0
+    problem_id: str | None = None
+    source_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@
    (429, 5xx) or does not answer in time, and grows by one after as many successes as it is high (before the first
    halving after every success).
 2. The time-out runs from the moment a request is sent; waiting for a free place in the limit does not count.
-3. 429, 5xx, time-outs, broken connections and answers that are no JSON are retried, with exponential backoff and
-   jitter or as long as the server asks (`Retry-After`). Everything else 4xx is final: 400, 413 and 422 reject that one
-   request; 401, 403 and 404 are about the set-up and end the work.
+3. 408, 409, 425, 429, 5xx, time-outs, broken connections and answers that cannot be read are retried, with exponential
+   backoff and jitter or as long as the server asks (`Retry-After`, within reason). Everything else 4xx is final: 400,
+   413 and 422 reject that one request; 401, 403 and 404 are about the set-up and end the work. So do refusals in the
+   same words of the first `ALIKE` prompts: until an answer differs, refusals are held back.
 4. A request whose retries are used up gives a `transient` error. `OUTAGE` of those with no answer between them are an
    outage: the requests still waiting are given up unsent, instead of each going through all its retries.
 """
@@ -14,17 +15,19 @@
 from __future__ import annotations
 
 import email.utils
+import math
 import os
 import queue
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from synth.engines.base import Capabilities, Output, Request, unsupported
-from synth.records.errors import InputError
+from synth.records.errors import InputError, WorkError
 from synth.records.jsonl import repair_text
 
 if TYPE_CHECKING:
@@ -33,8 +36,11 @@ if TYPE_CHECKING:
 CAPABILITIES = Capabilities(
     loads_weights=False, token_ids=False, prompt_logprobs=False, per_request_seed=True, structured_output=True
 )
+RETRIED = (408, 409, 425, 429)  # and 5xx
 REJECTED = (400, 413, 422)
 SETUP = (401, 403, 404)
+ALIKE = 8  # different prompts
+LONGEST_ASKED_WAIT_S = 300.0  # a `Retry-After` of a day is a server that is away, or a mistake
 OUTAGE = 8  # requests given up one after the other
 OVERLOADED_SPACING_S = 1.0  # one burst of refusals halves the limit once, not once a request
 
@@ -145,32 +151,61 @@ class OpenAIEngine:
         self._work: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._limit = AdaptiveLimit(options.concurrency)
         self._done: queue.SimpleQueue[Output | Exception] = queue.SimpleQueue()
-        self._ids: set[str] = set()
+        self._requests: dict[str, Request] = {}  # everything in flight
+        self._ready: deque[Output] = deque()
+        self._held: list[Refusal] = []
+        self._held_prompts: set[str] = set()
+        self._differed = False  # one prompt was answered otherwise than the first was refused
         self._cancelled = threading.Event()
         self._retried = 0
         self._given_up, self._cause = 0, ""  # requests since the last answer, and why the last of them
 
     def submit(self, requests: Iterable[Request]) -> None:
         for request in requests:
-            if request.id in self._ids:
+            if request.id in self._requests:
                 raise ValueError(f"request id {request.id!r} is in flight already")
-            self._ids.add(request.id)
+            self._requests[request.id] = request
             self._work.put(request)
-            if len(self._threads) < min(self.options.concurrency, len(self._ids)):
+            if len(self._threads) < min(self.options.concurrency, len(self._requests)):
                 # Daemons, so that a server that hangs cannot keep the program from ending.
                 self._threads.append(threading.Thread(target=self._serve, daemon=True))
                 self._threads[-1].start()
 
     def outputs(self) -> Iterator[Output]:
-        while self._ids:
-            item = self._done.get()
-            if isinstance(item, Exception):
-                self.close()
-                raise item
-            self._ids.discard(item.id)
-            if not self._ids:
+        while self._requests:
+            while not self._ready:
+                item = self._done.get()
+                error = item if isinstance(item, Exception) else self._take(item)
+                if error is not None:
+                    self.close()
+                    raise error
+            output = self._ready.popleft()
+            del self._requests[output.id]
+            if not self._requests:
                 self._given_up = 0  # whatever is submitted next may find the server back
-            yield item
+            yield output
+
+    def _take(self, output: Output) -> WorkError | None:
+        """Make an output ready, or hold a refusal back while there is nothing but refusals like it; then the error."""
+        first = self._held[0].error if self._held else output.error
+        if output.transient or self._differed:
+            self._ready.append(output)
+        elif isinstance(output, Refusal) and output.error == first:
+            request = self._requests[output.id]
+            self._held.append(output)
+            self._held_prompts.add(repr((request.prompt, request.prompt_token_ids, request.messages)))
+            if len(self._held_prompts) >= ALIKE:
+                seen = f"the first {ALIKE} prompts were all refused: {output.error}"
+                fix = "mend engine.options or the server, then give the same command again"
+                return WorkError(f"engine openai at {self.options.base_url}", seen, fix)
+        else:
+            self._differed = True
+            self._ready.append(output)
+        if self._differed or len(self._held) + len(self._ready) == len(self._requests):
+            self._ready += self._held
+            self._held.clear()
+            self._held_prompts.clear()
+        return None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -212,7 +247,7 @@ class OpenAIEngine:
         return _unanswered(request, self._cause)
 
     def _backoff(self, attempt: int) -> float:
-        longest = min(self.options.backoff_max_s, self.options.backoff_s * 2**attempt)
+        longest = min(self.options.backoff_max_s, self.options.backoff_s * 2.0 ** min(attempt, 64))
         return longest * random.uniform(0.5, 1.0)
 
     def _attempt(self, request: Request) -> Output | Failure:
@@ -233,24 +268,24 @@ class OpenAIEngine:
         except httpx.TimeoutException as error:
             return Failure(f"no answer within {self.options.timeout_s:g} s ({type(error).__name__})")
         except httpx.TransportError as error:
-            return Failure(f"connection failed ({error or type(error).__name__})")
+            return Failure(f"connection failed ({str(error) or type(error).__name__})")
+        except httpx.RequestError as error:
+            return Failure(f"answer cannot be read ({str(error) or type(error).__name__})")
         response = httpx.Response(
             response.status_code, headers=_plain(response.headers), content=bytes(content)
         )
         status = response.status_code
-        if status == 429 or status >= 500:
-            return Failure(f"server answered {status} ({_message(response)})", _retry_after(response))
+        if status < 300:
+            return _parse(request, response)
+        seen = f"server answered {status} ({_message(response)})"
+        if status in RETRIED or status >= 500:
+            return Failure(seen, _retry_after(response))
         if status in SETUP:
-            seen = f"server answered {status} ({_message(response)})"
             raise InputError(
                 f"engine openai at {self.options.base_url}", seen, "check base_url, model and API key"
             )
-        if status >= 300:
-            reason = "rejected" if status in REJECTED else "error"
-            return Output(
-                request.id, "", None, None, reason, f"server answered {status} ({_message(response)})"
-            )
-        return _parse(request, response)
+        reason = "rejected" if status in REJECTED else "error"
+        return Refusal(request.id, "", None, None, reason, seen)
 
     def body(self, request: Request) -> tuple[str, dict[str, Any]]:
         """Path and JSON body of a request."""
@@ -289,7 +324,13 @@ class OpenAIEngine:
     def close(self) -> None:
         self._cancelled.set()
         self._client.close()
-        self._ids.clear()
+        for waiting in (self._requests, self._ready, self._held, self._held_prompts):
+            waiting.clear()
+
+
+@dataclass(frozen=True)
+class Refusal(Output):
+    """The server's final no to a request."""
 
 
 @dataclass(frozen=True)
@@ -340,15 +381,16 @@ def _message(response: httpx.Response) -> str:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds a `Retry-After` header asks for: a number or an HTTP date."""
+    """Seconds a `Retry-After` header asks for, at most `LONGEST_ASKED_WAIT_S`: a number or an HTTP date."""
     value = response.headers.get("retry-after", "")
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
         try:
-            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-        except (TypeError, ValueError):
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError, OverflowError):
             return None
+    return min(max(0.0, seconds), LONGEST_ASKED_WAIT_S) if math.isfinite(seconds) else None
 
 
 def open_engine(model: str | None, options: Options) -> OpenAIEngine:

@@ -1,9 +1,10 @@
 """Completions from a file: the engine for data that was sampled elsewhere and for runs that must repeat bitwise.
 
 Rows are JSONL or parquet with `prompt` and `completion`; optional `index`, `completion_token_ids`, `finish_reason`
-and a problem id (`problem_id` or `id`). A request is given the row of its prompt whose place is the request's `index`:
-the row's own `index` column where there is one, else its order of appearance among the rows of that prompt. So what
-a request gets depends on its content alone, never on what was submitted before it or in which order.
+and a problem id (`problem_id` or `id`: the problem's id in a run, or the `id` of its source row). A request is given
+the row of its prompt, else of its problem, whose place is the request's `index`: the row's own `index` column where
+there is one, else its order of appearance among the rows of that prompt or problem. So what a request gets depends on
+its content alone, never on what was submitted before it or in which order.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class ReplayEngine:
         )
 
     def _rows(self, request: Request) -> Mapping[int, dict[str, Any]]:
-        """The rows of a request: by exact prompt text, else by the last user message, else by problem id."""
+        """The rows of a request: by exact prompt text, by the last user message, by problem id, by the source's id."""
         if request.prompt in self._by_prompt:
             return self._by_prompt[request.prompt]
         for message in reversed(request.messages or []):
@@ -123,7 +124,10 @@ class ReplayEngine:
                 if message.get("content") in self._by_prompt:
                     return self._by_prompt[message["content"]]
                 break
-        return self._by_problem.get(request.id, {})
+        for name in (request.problem_id, request.source_id, request.id):
+            if name is not None and name in self._by_problem:
+                return self._by_problem[name]
+        return {}
 
     def load_weights(self, path: str) -> None:
         raise unsupported("replay", "load weights", "use the engine vllm or transformers")

@@ -195,6 +195,27 @@ def test_a_copied_evaluation_problem_is_dropped_with_evidence():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("text", [None, "prompt", "completion", "title", ["title", "completion"]])
+def test_prompt_and_completion_are_decontaminated_whatever_text_is_compared(text):
+    plain = {"title": "none"}
+    rows = [
+        sample("prompt", prompt=f"copied: {LONG}", **plain),
+        sample("completion", f"copied: {LONG}", **plain),
+        sample("title", title=LONG if text and "title" in text else "none"),
+        sample("clean", **plain),
+    ]
+    chosen = options(text=text, decontaminate=DECONTAMINATE.decontaminate)
+    found = reasons(curate(rows, chosen, {"math": [LONG]}))
+    expected = {"prompt", "completion"} | ({"title"} if text and "title" in text else set())
+    assert found == dict.fromkeys(expected, "contaminated")
+
+
+def test_rows_without_prompt_or_completion_are_decontaminated_by_text():
+    rows = [{"sample_id": "a", "text": LONG}, {"sample_id": "b", "text": "none"}]
+    chosen = options(text="text", decontaminate=DECONTAMINATE.decontaminate)
+    assert reasons(curate(rows, chosen, {"math": [LONG]})) == {"a": "contaminated"}
+
+
 def test_share_of_ngrams_is_taken_of_the_evaluation_text():
     words = LONG.split()
     grams = len(words) - 4

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from synth import engines
 from synth.engines import Output, Request, Sampling
+from synth.engines import openai as openai_engine
 from synth.engines.openai import AdaptiveLimit
-from synth.records.errors import InputError
+from synth.records.errors import InputError, WorkError
 
 pytest.importorskip("httpx")
 GUARD_S = 30.0
@@ -35,6 +36,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.plan: dict[str, list[Any]] = {}
         self.headers: dict[str, str] = {}
+        self.words: dict[str, str] = {}
         self.delay = 0.0
         self.seen: list[dict[str, Any]] = []
         self.sent: Counter[str] = Counter()
@@ -86,15 +88,20 @@ class Handler(BaseHTTPRequestHandler):
             self._drip(answer)
         elif fault == "hangup":
             self.close_connection = True
+        elif fault == "badzip":
+            self._reply(200, "no gzip", {"content-encoding": "gzip"})
         elif fault == "garbage":
             self._reply(200, "<html>busy</html>")
         elif isinstance(fault, int) and fault != 200:
-            self._reply(fault, json.dumps({"error": {"message": f"planned {fault}"}}))
+            said = server.words.get(prompt, f"planned {fault}")
+            self._reply(fault, json.dumps({"error": {"message": said}}))
         else:
             self._reply(200, answer)
 
-    def _reply(self, status: int, body: str) -> None:
+    def _reply(self, status: int, body: str, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         for name, value in self.server.headers.items():
             if status != 200:
                 self.send_header(name, value)
@@ -183,7 +190,7 @@ def test_completions_and_chat_carry_every_setting(server: Server, connect: Any) 
     }
 
 
-@pytest.mark.parametrize("fault", [429, 500, 503, "hangup", "garbage"])
+@pytest.mark.parametrize("fault", [408, 409, 425, 429, 500, 503, "hangup", "garbage", "badzip"])
 def test_passing_faults_are_retried(server: Server, connect: Any, fault: Any) -> None:
     server.plan["p"] = [fault, fault]
     engine = connect()
@@ -211,6 +218,47 @@ def test_a_refused_request_is_rejected_at_once(server: Server, connect: Any, sta
     assert f"planned {status}" in str(got["p"].error)
     assert not got["p"].transient
     assert server.sent["p"] == 1
+
+
+def refuse(server: Server, prompts: list[str], status: int = 400) -> list[Request]:
+    server.plan |= {prompt: [status] * 99 for prompt in prompts}
+    return [request(prompt) for prompt in prompts]
+
+
+@pytest.mark.parametrize("status", [400, 405])
+def test_a_server_that_refuses_everything_alike_ends_the_work(
+    server: Server, connect: Any, status: int
+) -> None:
+    server.words = {f"p{n}": "no field 'top_k'" for n in range(20)}
+    engine = connect()
+    engine.submit(refuse(server, [f"p{n}" for n in range(20)], status))
+    seen = []
+    with pytest.raises(WorkError, match=rf"(?s){status} \(no field 'top_k'\)"):
+        seen += engine.outputs()
+    assert not seen, "a row of a refusal is never asked for again"
+
+
+def test_refusals_that_differ_are_about_the_requests(server: Server, connect: Any) -> None:
+    server.words = {f"p{n}": f"prompt has {5000 + n} tokens" for n in range(20)}
+    got = ask(connect(), *refuse(server, [f"p{n}" for n in range(20)]))
+    assert {output.finish_reason for output in got.values()} == {"rejected"}
+    assert len(got) == 20
+
+
+def test_refusals_after_an_answer_are_about_the_requests(server: Server, connect: Any) -> None:
+    engine = connect(concurrency=1)
+    server.words = {f"p{n}": "too long" for n in range(20)}
+    got = ask(
+        engine, *refuse(server, ["p0"]), request("good"), *refuse(server, [f"p{n}" for n in range(1, 20)])
+    )
+    assert sum(output.finish_reason == "rejected" for output in got.values()) == len(got) - 1 == 20
+
+
+def test_one_refused_prompt_asked_often_is_one_refusal(server: Server, connect: Any) -> None:
+    server.plan["p"] = [400] * 99
+    got = ask(connect(), *(Request(f"{n}", "p", None, n, Sampling()) for n in range(40)))
+    assert {output.finish_reason for output in got.values()} == {"rejected"}
+    assert len(got) == 40
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -242,10 +290,16 @@ def test_a_late_answer_is_given_up_and_asked_again(server: Server, connect: Any,
 
 
 def test_waiting_for_a_place_is_not_part_of_the_time_out(server: Server, connect: Any) -> None:
-    """12 requests of 0.3 s one after the other take longer than the time-out of any one of them."""
+    """12 requests of 0.3 s one after the other take longer than the time-out of any one of them.
+
+    Each has a thread of its own that holds it, so 11 of them wait for the only place.
+    """
     server.delay = 0.3
-    got = ask(connect(concurrency=1, timeout_s=3.0, retries=0), *(request(f"p{n}") for n in range(12)))
+    engine = connect(concurrency=12, timeout_s=3.0, retries=0)
+    engine._limit = AdaptiveLimit(1)
+    got = ask(engine, *(request(f"p{n}") for n in range(12)))
     assert {output.finish_reason for output in got.values()} == {"stop"}
+    assert len(engine._threads) == 12
     assert server.most_busy == 1
 
 
@@ -254,6 +308,26 @@ def test_the_server_says_how_long_to_wait(server: Server, connect: Any) -> None:
     started = time.monotonic()
     assert ask(connect(), request("p"))["p"].finish_reason == "stop"
     assert time.monotonic() - started >= 0.7
+
+
+@pytest.mark.parametrize("asked", ["inf", "nan", "-inf", "1e400", "soon", "Mon, 01 Jan 0001 00:00:00 -2359"])
+def test_a_wait_that_makes_no_sense_is_not_obeyed(server: Server, connect: Any, asked: str) -> None:
+    server.plan["p"], server.headers["retry-after"] = [429], asked
+    started = time.monotonic()
+    assert ask(connect(), request("p"))["p"].finish_reason == "stop"
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("asked", ["86400", "1e300", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_wait_has_a_longest(
+    server: Server, connect: Any, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 60 <= openai_engine.LONGEST_ASKED_WAIT_S <= 600
+    monkeypatch.setattr(openai_engine, "LONGEST_ASKED_WAIT_S", 0.5)
+    server.plan["p"], server.headers["retry-after"] = [429], asked
+    started = time.monotonic()
+    assert ask(connect(), request("p"))["p"].finish_reason == "stop"
+    assert 0.5 <= time.monotonic() - started < 10
 
 
 def test_the_concurrency_asked_for_is_reached(server: Server, connect: Any) -> None:
