@@ -1,9 +1,11 @@
 """vLLM in a process of its own: the parent stays light, and a dead engine is restarted with its work requeued.
 
 1. `submit` sends requests to the worker (`vllm_worker.py`); what is sent and unfinished is kept here in order.
-2. When the worker dies, everything unfinished is sent again to a new one, at most `restarts` times in all.
-3. A request that was inside vLLM in two crashes is a suspect: it runs after the others and with no neighbour. One
-   that kills the engine twice alone becomes an output with `finish_reason` "error".
+2. When the worker dies, everything unfinished is sent again to a new one, at most `restarts` times without progress:
+   an output, or a request found guilty (3).
+3. A request that was inside vLLM in two crashes is a suspect: it runs before the others and with no neighbour. One
+   that kills the engine twice alone becomes an output with `finish_reason` "error". So each request that kills costs
+   four crashes at most before it is found, however many there are.
 4. `load_weights` rebuilds the engine: on the CPU inside the worker (imports are kept), on a GPU in a new worker,
    because only the end of a process is sure to free the device's memory.
 """
@@ -31,6 +33,7 @@ CAPABILITIES = Capabilities(
 BATCH = 256  # requests a frame
 WINDOW_FACTOR = 2  # requests inside vLLM, in units of its max_num_seqs: enough that a step never starves
 SUSPECT_AFTER, GUILTY_AFTER = 2, 2
+GUILTY_IN_A_ROW = 16  # so many with no output between them count as progress; more speak against the engine
 LOG_LINES = 12
 SMALL_BYTES = 100 << 20
 
@@ -64,7 +67,7 @@ class Options:
     revision: str | None = None
     """Revision of a hub model."""
     restarts: int = 5
-    """How often a dead engine is restarted before the work fails."""
+    """How often a dead engine is restarted without progress before the work fails."""
     startup_timeout_s: float = 900.0
     """Seconds the engine may take to start or to load a model."""
     stall_timeout_s: float = 600.0
@@ -146,7 +149,8 @@ class VllmEngine:
         self._crashes: dict[int, int] = {}
         self._alone: dict[int, int] = {}  # suspects, and how often they killed the engine alone
         self._finished: deque[Output] = deque()
-        self._number = self._restarts = 0
+        self._number = 0
+        self._restarts = self._guilty = 0  # since the last progress; since the last output
         self._ever_ready = False
         self._ready: dict[str, Any] | None = None
         self._probe: list[list[int]] | None = None
@@ -195,12 +199,18 @@ class VllmEngine:
 
     def outputs(self) -> Iterator[Output]:
         while self._inflight or self._finished:
-            if self._finished:
+            failure: WorkError | None = None
+            if not self._finished:
+                try:
+                    self._receive()
+                except WorkError as error:
+                    failure = error
+            while self._finished:
                 output = self._finished.popleft()
                 self._ids.discard(output.id)
                 yield output
-            else:
-                self._receive()
+            if failure is not None:  # only now: what was finished or found guilty before it is not lost
+                raise failure
 
     def load_weights(self, path: str) -> None:
         if self._inflight:
@@ -209,7 +219,7 @@ class VllmEngine:
             )
         started = self.facts  # an engine that is still starting finishes first
         self.model = path
-        self._restarts = 0
+        self._restarts = self._guilty = 0
         if started["device"] == "cpu":
             self._ready = None
             with contextlib.suppress(OSError):  # a dead worker shows when its answer is awaited
@@ -285,10 +295,14 @@ class VllmEngine:
             self._recover(self._worker.ending())
         elif message["op"] == "outputs":
             self._finished.extend(self._output(row) for row in message["outputs"])
+            # What was rejected never was in the engine, so it does not show that the engine works.
+            if any(row["f"] != "rejected" for row in message["outputs"]):
+                self._restarts = self._guilty = 0
         elif message["op"] == "ready":
             self._ready, self._ever_ready = message, True
         elif message["op"] == "logprobs":
             self._values = message["values"]
+            self._restarts = self._guilty = 0
         elif message["op"] == "failed" and message["input"]:
             self._worker.kill()
             raise InputError(
@@ -317,20 +331,23 @@ class VllmEngine:
         )
 
     def _recover(self, cause: str) -> None:
-        """Replace a dead worker and send it what was unfinished: unsuspected requests first, suspects alone."""
+        """Replace a dead worker and send it what was unfinished: suspects first, each alone, then the others."""
         self._worker.kill()
         if not self._ever_ready:
             raise self._failure(f"{cause} while starting", "see the log above; `synth doctor` checks vLLM")
         if self._ready is not None:
             self._blame(self._ready["window"], cause)
         if self._restarts >= self.options.restarts:
-            raise self._failure(f"{cause}, after {self._restarts} restarts", "see the log above")
+            raise self._failure(
+                f"{cause}, after {self._restarts} restarts without progress", "see the log above"
+            )
         self._restarts += 1
         self._worker = self._start()
-        together = {key: request for key, request in self._inflight.items() if key not in self._alone}
         suspects = {key: request for key, request in self._inflight.items() if key in self._alone}
-        self._inflight = {**together, **suspects}
-        for group, alone in ((together, False), (suspects, True)):
+        together = {key: request for key, request in self._inflight.items() if key not in self._alone}
+        # Suspects last would let the crashes of several windows, two each, add up with no output between them.
+        self._inflight = {**suspects, **together}
+        for group, alone in ((suspects, True), (together, False)):
             items = iter(group.items())
             while batch := dict(islice(items, BATCH)):
                 self._send(batch, alone)
@@ -350,6 +367,9 @@ class VllmEngine:
                     "e": f"the engine {cause} on this request, {GUILTY_AFTER} times alone",
                 }
                 self._finished.append(self._output(row))
+                self._guilty += 1
+                if self._guilty <= GUILTY_IN_A_ROW:
+                    self._restarts = 0
             return
         for key in inside:
             self._crashes[key] = self._crashes.get(key, 0) + 1

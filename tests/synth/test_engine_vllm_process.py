@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from synth import engines
-from synth.engines import Output, Request, Sampling
+from synth.engines import Output, Request, Sampling, vllm
 from synth.records.errors import InputError, WorkError
 
 FAKE = Path(__file__).parent / "fake_vllm"
@@ -224,6 +224,43 @@ def test_the_one_request_that_kills_the_engine_is_found(fake_vllm: Open, events:
     assert len(got) == 20
     _ = engine.max_model_len
     assert len(events("llm")) == 5  # together twice, alone twice, and once more for the rest
+
+
+# name -> (places of the killers among 20 requests, max_num_seqs); a window holds twice as many.
+SEVERAL_KILLERS = {
+    "two at once": ((0, 1), 16),
+    "two far apart": ((3, 17), 2),
+    "one in every window": ((0, 2, 4, 6), 1),
+    "all of a problem": ((0, 1, 2, 3), 4),
+    "the last ones": ((16, 17, 18, 19), 4),
+}
+
+
+@pytest.mark.parametrize(("places", "seqs"), SEVERAL_KILLERS.values(), ids=SEVERAL_KILLERS)
+def test_several_requests_that_kill_the_engine_are_all_found(
+    fake_vllm: Open, places: tuple[int, ...], seqs: int
+) -> None:
+    engine = fake_vllm(max_num_seqs=seqs)
+    got = ask(engine, *(request(f"r{number}", KILL if number in places else number) for number in range(20)))
+    guilty = {name for name, output in got.items() if output.finish_reason == "error"}
+    assert guilty == {f"r{number}" for number in places}
+    assert {output.finish_reason for name, output in got.items() if name not in guilty} == {"stop"}
+    assert len(got) == 20
+
+
+def test_an_engine_that_dies_of_everything_stops_the_work(
+    fake_vllm: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm, "GUILTY_IN_A_ROW", 2)
+    engine = fake_vllm(max_num_seqs=8, restarts=4)
+    engine.submit(request(f"r{number}", KILL) for number in range(10))
+    outputs: list[Output] = []
+    with pytest.raises(WorkError, match="killed by signal 9, after 4 restarts"):
+        outputs.extend(engine.outputs())
+    # The fourth is found guilty by the very crash that ends the work; its row must not be lost with the engine.
+    assert [(output.id, output.finish_reason) for output in outputs] == [
+        (f"r{number}", "error") for number in range(4)
+    ]
 
 
 def test_restarts_are_bounded_and_the_log_is_shown(fake_vllm: Open, tmp_path: Path, events: Any) -> None:
