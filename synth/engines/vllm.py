@@ -33,9 +33,7 @@ CAPABILITIES = Capabilities(
 BATCH = 256  # requests a frame
 WINDOW_FACTOR = 2  # requests inside vLLM, in units of its max_num_seqs: enough that a step never starves
 SUSPECT_AFTER, GUILTY_AFTER = 2, 2
-GUILTY_IN_A_ROW = (
-    16  # found with no output between them: as many count as progress, more speak against the engine
-)
+GUILTY_IN_A_ROW = 16  # so many with no output between them count as progress; more speak against the engine
 LOG_LINES = 12
 SMALL_BYTES = 100 << 20
 
@@ -297,9 +295,8 @@ class VllmEngine:
             self._recover(self._worker.ending())
         elif message["op"] == "outputs":
             self._finished.extend(self._output(row) for row in message["outputs"])
-            if any(
-                row["f"] != "rejected" for row in message["outputs"]
-            ):  # a rejected one never was in the engine
+            # What was rejected never was in the engine, so it does not show that the engine works.
+            if any(row["f"] != "rejected" for row in message["outputs"]):
                 self._restarts = self._guilty = 0
         elif message["op"] == "ready":
             self._ready, self._ever_ready = message, True

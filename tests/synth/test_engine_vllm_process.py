@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,32 @@ def ask(engine: Any, *requests: Request) -> dict[str, Output]:
     outputs = list(engine.outputs())
     assert len({output.id for output in outputs}) == len(outputs), "an output came twice"
     return {output.id: output for output in outputs}
+
+
+def own_requests(count: int, killers: Container[int] = ()) -> list[Request]:
+    """Requests r0, r1, ... that differ in everything that is sent: ids, seed, sampling settings."""
+    return [
+        Request(
+            f"r{n}", "", (KILL if n in killers else 5, 100 + n), 1000 + n, Sampling(max_tokens=n + 1, top_k=n)
+        )
+        for n in range(count)
+    ]
+
+
+def assert_each_ran_as_asked(requests: list[Request], outputs: Iterable[Output]) -> None:
+    """Every request has one output, and the engine was given that request's own ids, seed and settings for it."""
+    outputs = list(outputs)
+    assert sorted(output.id for output in outputs) == sorted(request.id for request in requests)
+    asked = {request.id: request for request in requests}
+    for output in outputs:
+        assert output.finish_reason == "stop", output
+        own, seen = asked[output.id], json.loads(output.text)
+        assert tuple(seen["ids"]) == own.prompt_token_ids == tuple(output.prompt_token_ids or ())
+        assert (seen["seed"], seen["max_tokens"], seen["top_k"]) == (
+            own.seed,
+            own.sampling.max_tokens,
+            own.sampling.top_k,
+        )
 
 
 # name -> value given, and what must arrive in LLM(...) for it; a str key is looked up in the environment instead.
@@ -205,23 +231,25 @@ def test_a_killed_engine_is_restarted_and_nothing_is_lost(
 ) -> None:
     monkeypatch.setenv("FAKE_VLLM_STEP", "0.02")
     engine = fake_vllm()
-    engine.submit(request(f"r{number}", 5, number) for number in range(40))
+    requests = own_requests(40)
+    engine.submit(requests)
     outputs = []
     for output in engine.outputs():
         outputs.append(output)
         if len(outputs) == 10:
             os.kill(events("pid")[-1], signal.SIGKILL)
-    assert sorted(output.id for output in outputs) == sorted(f"r{number}" for number in range(40))
-    assert {output.finish_reason for output in outputs} == {"stop"}
+    assert_each_ran_as_asked(requests, outputs)
     assert len(events("llm")) == 2
 
 
 def test_the_one_request_that_kills_the_engine_is_found(fake_vllm: Open, events: Any) -> None:
     engine = fake_vllm(max_num_seqs=2)
-    got = ask(engine, *(request(f"r{number}", KILL if number == 5 else number) for number in range(20)))
-    assert [name for name, output in got.items() if output.finish_reason == "error"] == ["r5"]
-    assert "killed by signal 9" in str(got["r5"].error)
-    assert len(got) == 20
+    requests = own_requests(20, killers={5})
+    got = ask(engine, *requests)
+    guilty = got.pop("r5")
+    assert guilty.finish_reason == "error"
+    assert "killed by signal 9" in str(guilty.error)
+    assert_each_ran_as_asked(requests[:5] + requests[6:], got.values())
     _ = engine.max_model_len
     assert len(events("llm")) == 5  # together twice, alone twice, and once more for the rest
 
@@ -241,11 +269,10 @@ def test_several_requests_that_kill_the_engine_are_all_found(
     fake_vllm: Open, places: tuple[int, ...], seqs: int
 ) -> None:
     engine = fake_vllm(max_num_seqs=seqs)
-    got = ask(engine, *(request(f"r{number}", KILL if number in places else number) for number in range(20)))
-    guilty = {name for name, output in got.items() if output.finish_reason == "error"}
-    assert guilty == {f"r{number}" for number in places}
-    assert {output.finish_reason for name, output in got.items() if name not in guilty} == {"stop"}
-    assert len(got) == 20
+    requests = own_requests(20, killers=places)
+    got = ask(engine, *requests)
+    assert {got.pop(f"r{number}").finish_reason for number in places} == {"error"}
+    assert_each_ran_as_asked([r for n, r in enumerate(requests) if n not in places], got.values())
 
 
 def test_an_engine_that_dies_of_everything_stops_the_work(
@@ -276,8 +303,8 @@ def test_restarts_are_bounded_and_the_log_is_shown(fake_vllm: Open, tmp_path: Pa
 
 def test_a_hanging_engine_is_replaced(fake_vllm: Open, events: Any) -> None:
     engine = fake_vllm(stall_timeout_s=3.0)
-    got = ask(engine, request("hangs-once", HANG), request("other"))
-    assert {output.finish_reason for output in got.values()} == {"stop"}
+    requests = [Request("hangs-once", "", (HANG,), 7, Sampling(max_tokens=9)), *own_requests(3)]
+    assert_each_ran_as_asked(requests, ask(engine, *requests).values())
     assert len(events("llm")) == 2
 
 

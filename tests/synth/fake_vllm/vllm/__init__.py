@@ -1,8 +1,8 @@
 """A stand-in for vLLM that records what reaches it and dies on command.
 
-Every LLM appends its arguments to $FAKE_VLLM_LOG. A completion's text is the JSON of its sampling parameters. A prompt
-holding token KILL kills the process while it is in the engine; HANG blocks the first step that meets it; REFUSED is
-not accepted.
+Every LLM appends its arguments to $FAKE_VLLM_LOG. A completion's text is the JSON of its prompt's ids and its sampling
+parameters. A prompt holding token KILL kills the process while it is in the engine; HANG blocks the first step that
+meets it; REFUSED is not accepted.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Engine:
         key, (ids, params) = next(iter(self.running.items()))
         del self.running[key]
         text = json.dumps(
-            {**asdict(params), "model": self.arguments["model"], "neighbours": len(self.running)}
+            {**asdict(params), "ids": ids, "model": self.arguments["model"], "neighbours": len(self.running)}
         )
         completion = SimpleNamespace(text=text, token_ids=[7, 8], finish_reason="stop")
         logprobs = [None] + [{token: SimpleNamespace(logprob=-float(token))} for token in ids[1:]]
