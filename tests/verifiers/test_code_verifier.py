@@ -258,7 +258,9 @@ def test_real_objects_are_judged_in_one_jail_and_marked(code: CodeVerifier) -> N
 
 def test_asserts_that_never_run_are_no_pass(code: CodeVerifier) -> None:
     tests = {**CHECK, "code": "def checks(candidate):\n    assert candidate(1, 2) == 3\n"}
-    assert judge(code, GOOD, tests) == "wrong_answer"
+    assert judge(code, GOOD, tests) == "infra_error"
+    empty = {"type": "assert", "code": "for x in f():\n    assert x == 1\n"}
+    assert judge(code, "def f(): return []", empty) == "wrong_answer"
 
 
 def test_the_program_cannot_reach_the_tests(code: CodeVerifier) -> None:
