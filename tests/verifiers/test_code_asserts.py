@@ -65,7 +65,10 @@ def test_weak_passes_can_be_refused() -> None:
 
 
 def test_iterators_views_and_matches_cross(code: CodeVerifier) -> None:
-    program = "import re\ndef f(x):\n    return {0: (i for i in 'ab'), 1: {1: 2}.keys(), 2: re.match('a', 'a')}[x]\ndef g(): return (i for i in 'ab')\n"
+    program = (
+        "import re\ndef f(x):\n    return {0: (i for i in 'ab'), 1: {1: 2}.keys(), 2: re.match('a', 'a')}[x]\n"
+        "def g(): return (i for i in 'ab')\n"
+    )
     tests = asserts(
         "assert list(f(0)) == ['a', 'b']\nassert next(g()) == 'a'\nassert f(1) == {1}\nassert f(2)"
     )

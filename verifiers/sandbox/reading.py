@@ -161,7 +161,7 @@ class Objects:
 
     def _note_binding(self, node: ast.AST) -> None:
         value = getattr(node, "value", None)
-        targets: list[ast.AST] = []
+        targets: Sequence[ast.AST] = ()
         if isinstance(node, ast.Assign):
             targets = list(node.targets)
         elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)):
