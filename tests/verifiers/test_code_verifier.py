@@ -258,23 +258,29 @@ def test_real_objects_are_judged_in_one_jail_and_marked(code: CodeVerifier) -> N
 
 def test_asserts_that_never_run_are_no_pass(code: CodeVerifier) -> None:
     tests = {**CHECK, "code": "def checks(candidate):\n    assert candidate(1, 2) == 3\n"}
-    assert judge(code, GOOD, tests) == "wrong_answer"
+    assert judge(code, GOOD, tests) == "infra_error"
+    empty = {"type": "assert", "code": "for x in f():\n    assert x == 1\n"}
+    assert judge(code, "def f(): return []", empty) == "wrong_answer"
 
 
 def test_the_program_cannot_reach_the_tests(code: CodeVerifier) -> None:
     spy = (
-        "import gc, sys\n"
+        "import sys\n"
         "def add(a, b):\n"
-        "    for thing in gc.get_objects():\n"
-        "        if isinstance(thing, dict):\n"
-        "            if any('check(candidate)' in v for v in thing.values() if isinstance(v, str)): return 3\n"
-        "    frame = sys._getframe()\n"
+        "    frame, seen = sys._getframe(1), []\n"
         "    while frame:\n"
-        "        if any('check(candidate)' in v for v in frame.f_locals.values() if isinstance(v, str)): return 3\n"
+        "        seen += [frame.f_globals, frame.f_locals]\n"
         "        frame = frame.f_back\n"
-        "    return 0\n"
+        "    seen += [v for d in list(seen) for v in list(d.values()) if type(v) is dict]\n"
+        "    found = any(type(v) is str and 'TOK' + 'EN' in v for d in seen for v in list(d.values()))\n"
+        "    return 3 if found else 0\n"
     )
-    assert judge(code, spy, CHECK) == "wrong_answer"
+    text = "NAME = 'TOKEN'\ndef check(candidate):\n    assert candidate(1, 2) == 3\n"
+    assert judge(code, spy, {**CHECK, "code": text}) == "wrong_answer"
+    # the same program beside its tests finds them: it does look in the right places
+    beside = {**CHECK, "code": text.replace("(1, 2)", "(lambda: 1, 2)")}
+    verdict = code.verify({"completion": spy, "tests": beside})
+    assert (verdict.reason, verdict.details["trust"]) == ("accepted", "weak")
 
 
 def test_redefined_builtins_do_not_reach_the_tests(code: CodeVerifier) -> None:

@@ -79,10 +79,19 @@ def test_no_writes_outside_the_scratch_folder(jail: CodeVerifier, tmp_path: Path
     assert not any(Path(folder, "escape").exists() for folder in ("/usr", "/etc", "/dev", "/", "/var/tmp"))
 
 
-def test_host_files_and_secrets_cannot_be_read(
-    jail: CodeVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("tier", _TIERS)
+def test_the_environment_does_not_cross(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")
+    with CodeVerifier(tier=tier, time_limit=20) as fresh:  # its fork server starts with the variable set
+        assert (
+            run(fresh, "import os; print(os.environ.get('SECRET_TOKEN'), os.environ['LANG'])")
+            == "None C.UTF-8"
+        )
+        look = "print(b'hunter2' in open('/proc/self/environ', 'rb').read())"
+        assert run(fresh, look) in ("False", "runtime_error")
+
+
+def test_host_files_and_secrets_cannot_be_read(jail: CodeVerifier, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("hunter2")
     tmp_path.chmod(0o755)
@@ -102,19 +111,31 @@ def test_one_job_leaves_nothing_to_the_next(jail: CodeVerifier) -> None:
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("call", "error"),
     [
-        "ptrace(16, os.getppid(), 0, 0)", "unshare(0x10000000)", "setns(0, 0)", "mount(b'a', b'/tmp', b'tmpfs', 0, 0)",
-        "syscall(321, 0, 0, 0)", "syscall(425, 8, 0)", "syscall(250, 0, 0)", "syscall(298, 0, 0, 0, 0, 0)",
-        "syscall(0x40000000 | 41, 2, 1, 0)", "syscall(41, 2, 1, 0)", "syscall(435, 0, 0)",
-        "syscall(56, 0x10000000, 0, 0, 0, 0)",
-        "syscall(319, b'x', 0)", "chroot(b'/tmp')", "syscall(29, 0, 4096, 0o1600)", "setuid(0)", "sethostname(b'x', 1)",
+        ("ptrace(0, 0, 0, 0)", "EPERM"), ("unshare(0x10000000)", "EPERM"),
+        ("setns(os.open('/proc/self/ns/user', os.O_RDONLY), 0)", "EPERM"),
+        ("mount(b'a', b'/tmp', b'tmpfs', 0, 0)", "EPERM"), ("syscall(321, 0, None, 0)", "EPERM"),
+        ("syscall(425, 8, ctypes.create_string_buffer(120))", "EPERM"), ("syscall(250, 0, -3, 0)", "EPERM"),
+        ("syscall(298, None, 0, -1, -1, 0)", "EPERM"), ("syscall(0x40000000 | 41, 2, 1, 0)", "ENOSYS"),
+        ("syscall(41, 2, 1, 0)", "EPERM"), ("syscall(435, None, 0)", "ENOSYS"),
+        ("syscall(56, 0x10000000 | 17, 0, 0, 0, 0)", "EPERM"), ("syscall(319, b'x', 0)", "EPERM"),
+        ("chroot(b'/tmp')", "EPERM"), ("syscall(29, 0, 4096, 0o1600)", "EPERM"),
+        ("sethostname(b'x', 1)", "EPERM"), ("syscall(302, os.getppid(), 7, None, None)", "EPERM"),
     ],
 )  # fmt: skip
-def test_system_calls_that_reach_out_are_refused(jail: CodeVerifier, call: str) -> None:
+def test_system_calls_that_reach_out_are_refused(jail: CodeVerifier, call: str, error: str) -> None:
     if "syscall" in call and kernel.machine() != "x86_64":
         pytest.skip("numbers of another machine")
-    assert run(jail, f"import ctypes, os\nprint(ctypes.CDLL(None, use_errno=True).{call})") == "-1"
+    program = f"import ctypes, errno, os\nr = ctypes.CDLL(None, use_errno=True).{call}\n"
+    assert run(jail, program + "print(r, errno.errorcode.get(ctypes.get_errno()))") == f"-1 {error}"
+
+
+@pytest.mark.parametrize("deep", [2500])
+def test_deep_folders_cost_the_program_and_nobody_else(jail: CodeVerifier, deep: int) -> None:
+    program = f"import os\nfor i in range({deep}):\n    os.mkdir('d'); os.chdir('d')\nprint('made')"
+    assert run(jail, program) in ("made", "runtime_error")
+    assert run(jail, "import os\nprint(os.listdir('.'))") == "[]"
 
 
 def test_no_capabilities_and_no_way_to_gain_any(jail: CodeVerifier) -> None:
@@ -165,15 +186,18 @@ def test_the_environment_is_the_same_everywhere(jail: CodeVerifier) -> None:
     assert first == second
 
 
-def _descendants() -> list[str]:
-    found = []
+def _descendants(jail: CodeVerifier) -> set[int]:
+    """Processes below this verifier's own fork servers: other test processes have theirs."""
+    parents: dict[int, int] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                if b"_jail" in Path(f"/proc/{name}/cmdline").read_bytes():
-                    found.append(name)
+                parents[int(name)] = int(Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[1])
             except OSError:
                 continue
+    found = {sandbox._process.pid for sandbox in jail._idle}
+    while below := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= below
     return found
 
 
@@ -190,13 +214,14 @@ def test_nothing_is_left_of_many_jobs(jail: CodeVerifier) -> None:
     ]
     run(jail, "print()")
     before = (len(os.listdir("/proc/self/fd")), len(Path("/proc/self/mounts").read_text().splitlines()))
-    processes = len(_descendants())
+    processes = _descendants(jail)
+    assert processes
     rows = [{"completion": p + f"\n# {i}", "tests": tests} for i in range(8) for p in programs]
     verdicts = list(jail.verify_batch(rows))
     assert [v.reason for v in verdicts[:6]] == ["accepted"] * 4 + ["runtime_error"] * 2
     after = (len(os.listdir("/proc/self/fd")), len(Path("/proc/self/mounts").read_text().splitlines()))
     assert after == before
-    assert len(_descendants()) <= processes
+    assert _descendants(jail) == processes
 
 
 def test_close_ends_every_process_and_folder() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class CodeOptions:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     time_limit: float = 10.0
-    """Wall-clock seconds for each case; loading the program counts as one case of its own."""
+    """Wall-clock seconds for each case or call; loading the program counts as one of its own."""
     memory_limit: int = 1024
     """Megabytes for the whole job, all its processes together."""
     output_limit: int = 1 << 20
@@ -31,12 +31,17 @@ class CodeOptions:
     """Modules imported once in the fork server, so that each program finds them loaded (for example numpy)."""
     allow_unsafe: bool = False
     """Run programs unprotected where no isolation is available, instead of refusing."""
+    weak: Literal["allow", "refuse"] = "allow"
+    """Assert tests that need a program's real objects run beside it, where it could forge its verdict: `refuse` makes
+    a pass from there an error."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "preload", tuple(self.preload))
         for name in ("time_limit", "memory_limit", "output_limit", "process_limit"):
             check_positive(name, getattr(self, name))
         check_tolerance(self.float_tolerance)
+        if self.weak not in ("allow", "refuse"):
+            raise ValueError(f"weak: seen {self.weak!r}; allow or refuse")
 
 
 def check_positive(name: str, value: Any) -> None:

@@ -14,36 +14,29 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from verifiers.code.compare import Rules, same_output, same_value
-from verifiers.sandbox import plain
+from verifiers.code.frames import (
+    Outcome,
+    Stop,
+    TestsError,
+    error_details,
+    error_reason,
+    function_case,
+    names_of,
+    out_of_turn,
+    reply_of,
+    stdio_case,
+    tests_outcome,
+)
 from verifiers.sandbox.client import Limits
 from verifiers.sandbox.session import Ended, LimitReached, SandboxError, Session
 
 _BEGIN_SECONDS = 30.0
 _SHOWN = 300
-
-
-@dataclass
-class Outcome:
-    """`reason` of contracts.md, and what is known about how it came to be."""
-
-    reason: str
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-class TestsError(ValueError):
-    """The tests themselves are wrong: not the program's fault."""
-
-
-class _Stop(Exception):
-    """The verdict is known."""
-
-    def __init__(self, reason: str, **details: Any) -> None:
-        self.outcome = Outcome(reason, details)
-        super().__init__(reason)
+_TESTS_FRAME = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -58,6 +51,7 @@ class Task:
     max_frame: int
     limits: Limits
     rules: Rules
+    weak: bool = True
 
     def program(self, mode: str, **more: Any) -> dict[str, Any]:
         """The first frame of a job."""
@@ -78,7 +72,7 @@ class Runner:
             outcome = {"function": self._function, "stdio": self._stdio, "assert": self._assert}[
                 self.task.kind
             ]()
-        except _Stop as stop:
+        except Stop as stop:
             outcome = stop.outcome
         outcome.details["wall_seconds"] = round(time.monotonic() - started, 4)
         outcome.details["cpu_seconds"] = round(sum(ended.cpu for ended in self.usage), 4)
@@ -92,12 +86,12 @@ class Runner:
         """A session; whatever ends the block, its processes are dead afterwards and its limits are classified."""
         with self.borrow() as sandbox:
             session = sandbox.start(self.task.limits)
-            stop: _Stop | None = None
+            stop: Stop | None = None
             try:
                 yield session
             except LimitReached as limit:
-                stop = _Stop(limit.reason)
-            except _Stop as known:
+                stop = Stop(limit.reason)
+            except Stop as known:
                 stop = known
             except BaseException:
                 with contextlib.suppress(SandboxError):
@@ -111,6 +105,8 @@ class Runner:
     def _begin(self, session: Session, first: dict[str, Any]) -> float:
         """Send the program. Returns the deadline of its first case: the clock starts when the program does."""
         session.send(first)
+        if first["mode"] != "stdio":
+            session.feed(b"")  # nobody will write: a program that reads gets its end at once
         try:
             frame = session.receive(time.monotonic() + _BEGIN_SECONDS, self.task.max_frame)
         except LimitReached:
@@ -119,21 +115,21 @@ class Runner:
             raise SandboxError(f"a job did not start: {frame!r:.200}")
         return time.monotonic() + self.task.time_limit
 
-    def _next(self, session: Session, deadline: float, where: str) -> dict[str, Any]:
+    def _next(self, session: Session, deadline: float, where: str, more: int = 0) -> dict[str, Any]:
         """The next frame of the program; its failure or silent end is a verdict."""
-        frame = session.receive(deadline, self.task.max_frame)
+        frame = session.receive(deadline, self.task.max_frame + more)
         if frame is None:
             session.wait(deadline)
-            raise _Stop("runtime_error", message=f"the program ended {where}", suspicions=["ended_early"])
+            raise Stop("runtime_error", message=f"the program ended {where}", suspicions=["ended_early"])
         if frame.get("outcome") in ("compile_error", "runtime_error"):
-            raise _Stop(_error_reason(frame), **_error_details(frame), phase=where)
+            raise Stop(error_reason(frame), **error_details(frame), phase=where)
         return frame
 
     # --- function ---
 
     def _function(self) -> Outcome:
         tests = self.task.tests
-        cases = [_function_case(case, index) for index, case in enumerate(tests["cases"])]
+        cases = [function_case(case, index) for index, case in enumerate(tests["cases"])]
         entry_point = tests["entry_point"]
         with self._job() as session:
             deadline = self._begin(session, self.task.program("function", entry_point=entry_point))
@@ -144,100 +140,115 @@ class Runner:
                     reply = self._next(session, time.monotonic() + self.task.time_limit, "during a call")
                     self._judge_reply(reply, expected)
                 except LimitReached as limit:
-                    raise _Stop(limit.reason, first_failed=index) from None
-                except _Stop as stop:
+                    raise Stop(limit.reason, first_failed=index) from None
+                except Stop as stop:
                     stop.outcome.details["first_failed"] = index
                     raise
         return Outcome("accepted", {"cases": len(cases)})
 
     def _judge_reply(self, reply: dict[str, Any], expected: Any) -> None:
         if "raised" in reply:
-            raise _Stop(_error_reason(reply), **_error_details(reply))
+            raise Stop(error_reason(reply), **error_details(reply))
         if "value" not in reply:
             refused = f"{reply.get('refused')}"[:200]
-            raise _Stop("wrong_answer", got=refused, expected=_shown(expected), suspicions=["foreign_value"])
+            raise Stop("wrong_answer", got=refused, expected=_shown(expected), suspicions=["foreign_value"])
         if not same_value(expected, reply["value"], self.task.rules):
-            raise _Stop("wrong_answer", got=_shown(reply["value"]), expected=_shown(expected))
+            raise Stop("wrong_answer", got=_shown(reply["value"]), expected=_shown(expected))
 
     # --- stdio ---
 
     def _stdio(self) -> Outcome:
-        cases = self.task.tests["cases"]
-        for index, case in enumerate(cases):
-            if not isinstance(case, Mapping) or not isinstance(case.get("stdin", ""), str):
-                raise TestsError(f"case {index}: needs `stdin` and `stdout` as text")
+        cases = [stdio_case(case, index) for index, case in enumerate(self.task.tests["cases"])]
+        for index, (stdin, choices) in enumerate(cases):
             try:
-                self._stdio_case(case)
-            except _Stop as stop:
+                self._stdio_case(stdin, choices)
+            except Stop as stop:
                 stop.outcome.details["first_failed"] = index
                 raise
         return Outcome("accepted", {"cases": len(cases)})
 
-    def _stdio_case(self, case: Mapping[str, Any]) -> None:
-        wanted = case.get("stdout")
-        given = wanted if isinstance(wanted, list) else [wanted]
-        choices = [choice for choice in given if isinstance(choice, str)]
-        if not choices or len(choices) < len(given):
-            raise TestsError("`stdout` is text, or a list of texts of which any will do")
+    def _stdio_case(self, stdin: str, choices: list[str]) -> None:
         with self._job() as session:
             deadline = self._begin(session, self.task.program("stdio"))
-            session.feed(case.get("stdin", "").encode("utf-8", "surrogatepass"))
+            session.feed(stdin.encode("utf-8", "surrogatepass"))
             session.wait(deadline)
             frame = session.receive(deadline, self.task.max_frame)
             failed = session.exit_status != 0
             if failed and frame and frame.get("outcome") in ("compile_error", "runtime_error"):
-                raise _Stop(_error_reason(frame), **_error_details(frame))
+                raise Stop(error_reason(frame), **error_details(frame))
             stdout = session.stdout
             if len(stdout) > self.task.limits.output:
                 raise LimitReached("output_limit")
         ended = self.usage[-1]
         if ended.killed or ended.status != 0:
-            stop = _Stop("runtime_error", exit=_exit_text(ended.status))
+            stop = Stop("runtime_error", exit=_exit_text(ended.status))
             raise _with_output(_with_kill(stop, ended), session)
         printed = stdout.decode("utf-8", "surrogateescape")
         unordered = bool(self.task.tests.get("unordered", False))
         if not any(same_output(choice, printed, self.task.rules.tolerance, unordered) for choice in choices):
-            raise _with_output(_Stop("wrong_answer", expected=choices[0][:_SHOWN]), session)
+            raise _with_output(Stop("wrong_answer", expected=choices[0][:_SHOWN]), session)
 
     # --- assert programs ---
 
     def _assert(self) -> Outcome:
         tests = self.task.tests
         setup = str(tests.get("setup") or "")
-        parts = {"setup": setup, "code": str(tests["code"]), "entry_point": tests.get("entry_point")}
+        parts = {"setup": setup, "code": tests["code"], "entry_point": tests.get("entry_point")}
+        texts = [
+            text
+            for text in (setup, self.task.source, self.task.whole, setup + "\n" + self.task.source)
+            if text
+        ]
         with self._job() as judge, self._job() as candidate:
+            self._begin(judge, {"mode": "tests", **parts, "texts": texts})
+            need = self._from_tests(judge, False)  # first: tests that are broken say nothing about a program
+            if "outcome" in need:
+                return tests_outcome(need, "strong")
             deadline = self._begin(candidate, self.task.program("function", setup=setup))
-            self._begin(judge, {"mode": "tests", **parts})
             self._next(candidate, deadline, "while it was loaded")
-            outcome = self._relay(judge, candidate, deadline)
+            outcome = self._relay(judge, candidate, need)
         if outcome.get("outcome") == "crossing":
             return self._weak(parts, str(outcome.get("message", "")))
-        return _tests_outcome(outcome, "strong")
+        return tests_outcome(outcome, "strong")
 
-    def _relay(self, judge: Session, candidate: Session, deadline: float) -> dict[str, Any]:
+    def _from_tests(self, judge: Session, fed: bool) -> dict[str, Any]:
+        """The next frame of the tests' jail. Its end or its limits are the program's doing once it was `fed`."""
+        try:
+            frame = judge.receive(
+                time.monotonic() + self.task.time_limit, max(self.task.max_frame, _TESTS_FRAME)
+            )
+        except LimitReached as limit:
+            if not fed:
+                raise TestsError(f"the tests themselves ended with {limit.reason}") from None
+            raise
+        if frame is not None:
+            return frame
+        if not fed:
+            raise TestsError("the tests ended without an outcome")
+        with contextlib.suppress(LimitReached):
+            judge.wait(time.monotonic() + self.task.time_limit)
+        raise Stop("runtime_error", message="the tests ended during a call", suspicions=["ended_early"])
+
+    def _relay(self, judge: Session, candidate: Session, frame: dict[str, Any]) -> dict[str, Any]:
         """Carry calls from the tests to the program and results back, until the tests have an outcome."""
-        while True:
-            frame = judge.receive(deadline, self.task.max_frame)
-            if frame is None:
-                judge.wait(deadline)
-                raise TestsError("the tests ended without an outcome")
-            if "outcome" in frame:
-                return frame
+        while "outcome" not in frame:
             if "need" in frame:
                 candidate.send({"describe": frame["need"]})
-                names = self._next(candidate, deadline, "while it was loaded").get("names")
-                if not isinstance(names, dict) or not all(isinstance(what, dict) for what in names.values()):
-                    raise _out_of_turn()
-                judge.send({"names": {name: {"kind": "absent", **what} for name, what in names.items()}})
-                continue
-            call = {"call": frame.get("call"), "args": frame.get("args"), "kwargs": frame.get("kwargs")}
-            candidate.send({**call, "arguments_back": True})
-            reply = self._next(candidate, deadline, "during a call")
-            if reply.get("own_equality"):
-                raise _Stop("wrong_answer", got=f"{reply.get('refused')}"[:200], suspicions=["foreign_value"])
-            if not reply.keys() & {"value", "refused", "raised"}:
-                raise _out_of_turn()
-            judge.send(reply)
+                reply = names_of(self._answer(candidate, "while it was loaded"), frame["need"])
+            else:
+                call = {"call": frame.get("call"), "args": frame.get("args"), "kwargs": frame.get("kwargs")}
+                size = candidate.send({**call, "arguments_back": True})
+                reply = reply_of(self._answer(candidate, "during a call", size))
+            try:
+                judge.send(reply)
+            except RecursionError:
+                raise out_of_turn() from None
+            frame = self._from_tests(judge, True)
+        return frame
+
+    def _answer(self, candidate: Session, where: str, arguments: int = 0) -> dict[str, Any]:
+        """The program's next frame; arguments it changed in place come back on top of what it may return."""
+        return self._next(candidate, time.monotonic() + self.task.time_limit, where, arguments)
 
     def _weak(self, parts: dict[str, Any], why: str) -> Outcome:
         nonce = secrets.token_hex(16)
@@ -249,72 +260,21 @@ class Runner:
             frame = session.receive(deadline, self.task.max_frame)
             if frame is None:
                 session.wait(deadline)
-                raise _Stop(
+                raise Stop(
                     "runtime_error", message="the program ended during its tests", suspicions=["ended_early"]
                 )
         if frame.get("outcome") == "passed" and frame.get("nonce") != nonce:
             return Outcome("wrong_answer", {"suspicions": ["forged_frame"], "trust": "weak"})
-        outcome = _tests_outcome(frame, "weak")
+        outcome = tests_outcome(frame, "weak")
+        if outcome.reason == "accepted" and not self.task.weak:
+            raise TestsError(
+                f"they need real objects of the program ({why}), and the option `weak` is `refuse`"
+            )
         outcome.details["weak_because"] = why
         return outcome
 
 
-def _out_of_turn() -> _Stop:
-    return _Stop("runtime_error", message="the program answered out of turn", suspicions=["forged_frame"])
-
-
-def _tests_outcome(frame: dict[str, Any], trust: str) -> Outcome:
-    """What the tests' jail said, as an outcome."""
-    said = frame.get("outcome")
-    if said == "infra_error":
-        raise TestsError(f"the tests do not compile: {frame.get('message')}")
-    details: dict[str, Any] = {"trust": trust, "asserts": frame.get("ran")}
-    if said == "passed":
-        if frame.get("asserts") and not frame.get("ran"):
-            return Outcome("wrong_answer", {**details, "message": "no assert was reached"})
-        return Outcome("accepted", details)
-    details.update(_error_details(frame), test_line=frame.get("line"))
-    return Outcome("wrong_answer" if said == "wrong_answer" else _error_reason(frame), details)
-
-
-def _function_case(case: Any, index: int) -> tuple[dict[str, Any], Any]:
-    """The call as it goes to the job, and the expected value. Raises TestsError."""
-    if not isinstance(case, Mapping) or "expected" not in case:
-        raise TestsError(f"case {index}: needs `args` (or `kwargs`) and `expected`")
-    arguments, named = case.get("args") or [], case.get("kwargs") or {}
-    if isinstance(arguments, dict) and arguments.get("$type") in ("tuple", "list"):
-        arguments = arguments["value"]
-    if not isinstance(arguments, list) or not isinstance(named, dict):
-        raise TestsError(f"case {index}: `args` is a list, `kwargs` an object")
-    try:
-        for tree in (*arguments, *named.values()):
-            plain.decode(tree)
-        return {"args": arguments, "kwargs": named}, plain.decode(case["expected"])
-    except (plain.NotPlain, RecursionError) as error:
-        raise TestsError(f"case {index}: {error}") from None
-
-
-def _error_reason(frame: Mapping[str, Any]) -> str:
-    if frame.get("builtin") == "MemoryError" and frame.get("outcome") != "compile_error":
-        return "memory_limit"
-    return "compile_error" if frame.get("outcome") == "compile_error" else "runtime_error"
-
-
-def _error_details(frame: Mapping[str, Any]) -> dict[str, Any]:
-    """Type, message and line of an exception in the program; all of it is the program's word."""
-    details: dict[str, Any] = {}
-    for name, size in (("exception", 80), ("message", 500)):
-        if frame.get(name):
-            details[name] = str(frame[name])[:size]
-    if isinstance(frame.get("line"), int):
-        details["line"] = frame["line"]
-    suspicions = {"SystemExit": "system_exit", "BlockingIOError": "process_limit", "SkipTest": "skipped"}
-    if frame.get("exception") in suspicions:
-        details["suspicions"] = [suspicions[frame["exception"]]]
-    return details
-
-
-def _with_kill(stop: _Stop, ended: Ended) -> _Stop:
+def _with_kill(stop: Stop, ended: Ended) -> Stop:
     """A kill by the fork server or a signal says more than the silence that followed it."""
     why = {"memory": "memory_limit", "wall": "time_limit", "disk": "runtime_error"}.get(ended.killed or "")
     outcome = stop.outcome
@@ -328,7 +288,7 @@ def _with_kill(stop: _Stop, ended: Ended) -> _Stop:
     return stop
 
 
-def _with_output(stop: _Stop, session: Session) -> _Stop:
+def _with_output(stop: Stop, session: Session) -> Stop:
     """Put the cut ends of what the program wrote into the details."""
     for name, data in (("stdout", session.stdout), ("stderr", session.stderr)):
         if data:

@@ -23,6 +23,7 @@ from verifiers.sandbox import Limits, Sandbox, SandboxError, probe
 _KINDS = {"function": ("entry_point", "cases"), "stdio": ("cases",), "assert": ("code",)}
 _ROW_OPTIONS = ("time_limit", "memory_limit", "float_tolerance", "strict_types")
 _REMEMBERED = 4096
+_MORE_CALLS = 10
 
 
 class CodeVerifier(Verifier):
@@ -145,6 +146,13 @@ class CodeVerifier(Verifier):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def check_problem(self, row: Mapping[str, Any]) -> Verdict | None:
+        """The error every completion would get, or that tests pass a program which does nothing."""
+        verdict = self.verify({**row, "completion": ""})
+        if verdict.status == "pass":
+            return unjudged("infra_error", message="tests: the empty program passes them", retried=False)
+        return verdict if verdict.status == "error" else None
+
     def self_test(self) -> list[str]:
         """Known-good, known-bad and hostile programs; also that there is an isolation to run them in."""
         try:
@@ -184,9 +192,11 @@ def read_task(row: Mapping[str, Any], options: CodeOptions) -> Task:
         check_tolerance(tolerance)
     except ValueError as error:
         raise TestsError(str(error)) from None
+    if not isinstance(tests.get("entry_point") or "", str) or not isinstance(tests.get("code") or "", str):
+        raise TestsError("`entry_point` and `code` are text")
     completion = str(row["completion"])
     source, fenced = extract_program(completion)
-    cases = 1 if kind != "function" else len(tests["cases"]) + 1
+    cases = _most_calls(tests, kind)
     limits = Limits(
         memory=int(limit["memory_limit"] * 2**20),
         processes=options.process_limit,
@@ -198,8 +208,15 @@ def read_task(row: Mapping[str, Any], options: CodeOptions) -> Task:
     return Task(
         source=source.replace("\r\n", "\n"), whole=completion if fenced else None, tests=tests, kind=kind,
         time_limit=float(limit["time_limit"]), max_frame=max(options.output_limit, 1 << 16), limits=limits,
-        rules=Rules(tolerance, options.strict_types),
+        rules=Rules(tolerance, options.strict_types), weak=options.weak == "allow",
     )  # fmt: skip
+
+
+def _most_calls(tests: Mapping[str, Any], kind: str) -> int:
+    """How often a job may use up its time limit: loading and each call, which assert tests may make in loops."""
+    if kind == "stdio":
+        return 1
+    return 1 + (len(tests["cases"]) if kind == "function" else tests["code"].count("assert") + _MORE_CALLS)
 
 
 def _verdict(outcome: Outcome, tier: str, retried: bool) -> Verdict:
@@ -214,7 +231,11 @@ def _key(row: Mapping[str, Any]) -> bytes:
     if not isinstance(row, Mapping):
         return b""
     parts = [row.get("completion"), row.get("tests"), *(row.get(name) for name in _ROW_OPTIONS)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).digest()
+    try:
+        text = json.dumps(parts, sort_keys=True, default=repr)
+    except (TypeError, ValueError, RecursionError):  # keys of several types have no order
+        text = repr(parts)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 _CASES = [{"args": [1, 2], "expected": 3}, {"args": [5, 7], "expected": 12}]
@@ -237,4 +258,7 @@ _SELF_TEST: list[tuple[dict[str, Any], str, str | None]] = [
     ({"completion": "import socket\nsocket.socket()\nprint(3)", "tests": _SUM}, "fail", "runtime_error"),
     ({"completion": "def add(a, b):\n    return a + b\n", "tests": _CHECK}, "pass", "accepted"),
     ({"completion": _EQUAL, "tests": _CHECK}, "fail", "wrong_answer"),
+    *(({"completion": "", "tests": tests}, "fail", "runtime_error") for tests in (_ADD, _CHECK)),
+    ({"completion": "", "tests": _SUM}, "fail", "wrong_answer"),
+    ({"completion": "", "tests": {"type": "assert", "code": "pass"}}, "error", "infra_error"),
 ]

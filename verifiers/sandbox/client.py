@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import site
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from verifiers.sandbox import folders
 from verifiers.sandbox.session import LimitReached, SandboxError, Session
 
 _BOOT = (
@@ -143,7 +143,7 @@ class Sandbox:
             self._process.kill()
             self._process.wait()
         if self.scratch:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            folders.remove_folder(self.scratch)
             self.scratch = ""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import stat
 from typing import Any
 
@@ -240,20 +239,3 @@ def count_user_processes() -> int:
             except OSError:
                 continue  # gone meanwhile
     return count
-
-
-def empty_folder(path: str) -> None:
-    """Remove everything below `path` (a T2 or T3 scratch folder), whatever modes the job left."""
-    for name in os.listdir(path):
-        entry = os.path.join(path, name)
-        if stat.S_ISDIR(os.lstat(entry).st_mode):
-            shutil.rmtree(entry, onerror=_force)
-        else:
-            os.unlink(entry)
-
-
-def _force(function: Any, path: str, _: Any) -> None:
-    os.chmod(os.path.dirname(path), 0o700)
-    if not os.path.islink(path):
-        os.chmod(path, 0o700)
-    function(path)

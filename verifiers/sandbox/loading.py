@@ -106,10 +106,8 @@ def load(channel: Channel, job: dict[str, Any]) -> dict[str, Any] | None:
     """Run the program as a module. None when it did not load; the reason has been sent."""
     setup = job.get("setup") or ""
     namespace = new_module("solution")
-    before: dict[str, Any] = {}
     if setup and compiles(setup) and compiles(job["source"]):
         exec(compile(setup, SOURCE, "exec", dont_inherit=True), namespace)
-        before = dict(namespace)
     elif setup:  # the head of the completion, as HumanEval's prompts are
         job = {"source": setup + ("" if setup.endswith("\n") else "\n") + job["source"]}
     code = compile_program(channel, job)
@@ -120,5 +118,4 @@ def load(channel: Channel, job: dict[str, Any]) -> dict[str, Any] | None:
     except BaseException as error:
         channel.send({"outcome": "runtime_error", "while": "load", **describe(error)})
         return None
-    changed = {name for name, value in namespace.items() if name not in before or before[name] is not value}
-    return {"namespace": namespace, "changed": changed}
+    return {"namespace": namespace}

@@ -77,8 +77,8 @@ def decode(tree: Any, depth: int = 0) -> Any:
     kind = type(tree)
     if tree is None or kind in (bool, int, float, str):
         return tree
-    if depth >= 2 * MAX_DEPTH:
-        raise NotPlain("nested too deep")
+    if depth >= MAX_DEPTH and not (kind is dict and tree.get("$type") in ("int", "float")):
+        raise NotPlain(f"nested deeper than {MAX_DEPTH}")  # as the encoder: what came in can go out again
     if kind is list:
         return [decode(item, depth + 1) for item in tree]
     if kind is not dict:
@@ -115,7 +115,7 @@ def _decode_tagged(tag: Any, value: Any, depth: int) -> Any:
         if type(value) is str:
             return complex(value.replace(" ", ""))
         real, imaginary = value if type(value) is list else (value["real"], value["imag"])
-        return complex(float(decode(real, depth)), float(decode(imaginary, depth)))
+        return complex(float(_number(real)), float(_number(imaginary)))
     if tag == "float":
         return float(value)
     if tag == "int":
@@ -131,6 +131,13 @@ def _decode_tagged(tag: Any, value: Any, depth: int) -> Any:
     if tag in ("str", "bool", "NoneType", "none"):
         return {"str": str, "bool": bool}.get(tag, lambda _: None)(value)
     raise NotPlain(f"unknown $type {tag!r:.40}")
+
+
+def _number(tree: Any) -> float:
+    number = decode(tree, MAX_DEPTH)  # no containers
+    if not isinstance(number, (int, float)):
+        raise NotPlain("a number is needed")
+    return number
 
 
 def _a_list(value: Any) -> list[Any]:

@@ -43,6 +43,7 @@ _PRETENDED_WITHOUT_PID_NAMESPACE = {"setsid": (112, 157), "setpgid": (109, 154)}
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE, _CLONE3 = {"x86_64": 56, "aarch64": 220}, 435
 _IOCTL = {"x86_64": 16, "aarch64": 29}
+_PRLIMIT = {"x86_64": 302, "aarch64": 261}
 _SOCKETPAIR = {"x86_64": 53, "aarch64": 199}
 _NAMESPACES = 0x7E020000 | 0x00000080  # every CLONE_NEW* flag, CLONE_NEWTIME included
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
@@ -80,6 +81,12 @@ def build(pid_namespace: bool) -> bytes:
         (_EQUAL, 0, 3, _CLONE[machine]),
         (_LOAD, 0, 0, low_word),
         (_ANY_BIT, 0, 1, _NAMESPACES),
+        (_RETURN, 0, 0, _ERRNO | _EPERM),
+        (_LOAD, 0, 0, 0),
+        # Limits of its own only (pid 0): where there is no pid namespace the fork server is the same user's process.
+        (_EQUAL, 0, 4, _PRLIMIT[machine]),
+        (_LOAD, 0, 0, low_word),
+        (_EQUAL, 1, 0, 0),
         (_RETURN, 0, 0, _ERRNO | _EPERM),
         (_LOAD, 0, 0, 0),
         # A pair of connected streams is what event loops need; a datagram socket of a pair could still name an address.

@@ -91,11 +91,12 @@ class Session:
         self._to_stdin = memoryview(data)
         self._write_stdin()
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Queue a frame; it goes out while receiving."""
+    def send(self, message: dict[str, Any]) -> int:
+        """Queue a frame; it goes out while receiving. Returns its bytes."""
         data = json.dumps(message).encode()
         self._to_channel = memoryview(bytes(self._to_channel) + struct.pack("=I", len(data)) + data)
         self._write_channel()
+        return len(data)
 
     def receive(self, deadline: float, max_frame: int) -> dict[str, Any] | None:
         """The next frame, None when the job ended without one. Raises LimitReached.

@@ -20,7 +20,7 @@ import sys
 import time
 from typing import Any
 
-from . import jail, kernel, program, seccomp
+from . import folders, jail, kernel, program, seccomp
 
 _WATCH_SECONDS = 0.03
 _CHANNEL = 3
@@ -159,7 +159,7 @@ class Server:
         _, _, usage = os.wait4(job["pid"], 0)
         if self.tier != "T1":
             self._reap()
-            jail.empty_folder(self.config["scratch"])
+            folders.empty_folder(self.config["scratch"])
         self.poll.unregister(job["pidfd"])
         os.close(job["pidfd"])
         os.set_blocking(job["report"], False)
@@ -203,7 +203,7 @@ class Server:
             self._kill("wall")
         elif (
             self.tier != "T1"
-            and _folder_size(self.config["scratch"], job["limits"]["files"]) > job["limits"]["disk"]
+            and folders.folder_size(self.config["scratch"], job["limits"]["files"]) > job["limits"]["disk"]
         ):
             self._kill("disk")
 
@@ -250,21 +250,6 @@ def _children() -> list[int]:
             except OSError:
                 continue  # gone meanwhile
     return found
-
-
-def _folder_size(path: str, max_files: int) -> int:
-    """Bytes below `path`; more than `max_files` entries count as infinitely many bytes."""
-    total = count = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            count += 1
-            try:
-                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
-            except OSError:
-                continue
-        if count > max_files:
-            return 1 << 62
-    return total
 
 
 def _preload(names: list[str]) -> None:
