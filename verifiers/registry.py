@@ -20,7 +20,15 @@ from typing import Any
 from synth.records.errors import InputError, did_you_mean
 from verifiers.base import NoOptions, Verdict, Verifier, broken, failed, passed, unjudged
 
-SHIPPED = {"math": "verifiers.math:MathVerifier", "code": "verifiers.code:CodeVerifier"}
+SHIPPED = {
+    "math": "verifiers.math:MathVerifier",
+    "code": "verifiers.code:CodeVerifier",
+    "format": "verifiers.format:FormatVerifier",
+    "all_of": "verifiers.composition:AllOf",
+    "any_of": "verifiers.composition:AnyOf",
+    "weighted": "verifiers.composition:Weighted",
+    "first_decided": "verifiers.composition:FirstDecided",
+}
 ENTRY_POINTS = "synthloop.verifiers"
 
 
