@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from synth.records.errors import InputError, WorkError, did_you_mean
 from verifiers.base import Verdict, Verifier, broken
-from verifiers.registry import find, get
+from verifiers.registry import build, find
 
 CHUNK_ROWS = 64
 """Rows per worker that a batch holds: enough to keep a part's workers busy, few enough for bounded memory."""
@@ -45,11 +45,11 @@ def build_part(part: Mapping[str, Any], where: str) -> Any:
     """The verifier of one part. Raises InputError naming the path of what is wrong."""
     name = part["name"]
     try:
-        find(name)
+        found = find(name)
     except InputError as error:
         raise InputError(f"{where}.name", f"seen '{name}': {error.seen}", error.fix) from None
     try:
-        return get(name, **part["options"])
+        return build(name, found, part["options"])
     except InputError as error:
         inner = error.where.removeprefix(f"verifier {name}")
         if inner and not inner.startswith("."):  # a user's class under another name than the one given here
@@ -71,8 +71,9 @@ class CompositionOptions:
             raise InputError("parts", f"seen {self.parts!r}", "a list of verifiers, at least one")
         parts = [as_part(part, f"parts.{index}") for index, part in enumerate(self.parts)]
         object.__setattr__(self, "parts", parts)
-        for index, part in enumerate(parts):
-            build_part(part, f"parts.{index}")
+        built = [build_part(part, f"parts.{index}") for index, part in enumerate(parts)]
+        # Only building a part shows whether its options are right; the composition takes these over.
+        object.__setattr__(self, "_built", built)
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Composition(Verifier):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.parts = [build_part(part, f"parts.{index}") for index, part in enumerate(self.options.parts)]
+        self.parts: list[Any] = self.options._built
         self.needs = self._needs()
 
     def settle(self, verdicts: Sequence[Verdict], total: int) -> Decision | None:

@@ -44,7 +44,11 @@ def get(name: str, /, **options: Any) -> Any:
     function `row -> bool | float | dict | Verdict` or a verifier class. Raises InputError if it is not there or
     an option is unknown.
     """
-    found = find(name)
+    return build(name, find(name), options)
+
+
+def build(name: str, found: Any, options: Mapping[str, Any]) -> Any:
+    """The verifier that `find(name)` gave, with these options. Raises InputError for an unknown option."""
     if isinstance(found, type):
         try:
             return _whole(name, found(**options))

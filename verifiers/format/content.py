@@ -115,6 +115,11 @@ def check_xml(text: str, root: str | None) -> Broken | None:
     return None
 
 
+def warm_up() -> None:
+    """Load what schemas need before the first task: a worker's clock is for the text alone."""
+    _validator("{}")
+
+
 def judge(task: dict[str, Any]) -> dict[str, Any] | None:
     """In the worker: the rule that is broken and its facts, None if none is; `invalid` where a schema is at fault."""
     text = task["text"]
