@@ -24,6 +24,7 @@ SHIPPED = {
     "math": "verifiers.math:MathVerifier",
     "code": "verifiers.code:CodeVerifier",
     "format": "verifiers.format:FormatVerifier",
+    "quality": "verifiers.quality:QualityVerifier",
     "all_of": "verifiers.composition:AllOf",
     "any_of": "verifiers.composition:AnyOf",
     "weighted": "verifiers.composition:Weighted",
