@@ -9,16 +9,24 @@ from functools import lru_cache
 
 from verifiers.quality.measures import words_of
 
-# Words of grammar only: they make up a third of any text and hardly occur in another language's.
+# Words of grammar only: they make up a third of any text and hardly occur in another language's. None has one
+# letter, since that is a variable's name as often.
 _FUNCTION_WORDS = {
-    "en": "the and of to is that it for with as was this are be by from not which or have has you we they their",
-    "de": "der die das und ist nicht ein eine zu mit den von auf für dem sich des auch wird sind wir ich sie oder",
-    "fr": "le la les et est des une un dans que qui pour pas sur avec au du ne se par plus nous vous sont ce",
-    "es": "el la los las y es de que en un una por con para no se del al como más su lo son está pero",
-    "it": "il la le e è di che un una per non con del della si sono come più ma nel anche lo gli dei",
-    "pt": "o a os as e é de que um uma para não com do da em se por mais dos das como mas foi são",
-    "nl": "de het een en van is niet dat op te met voor zijn er aan ook als maar om bij wordt deze door naar",
-}
+    "en": "the and of to is that it for with as was this are be by from not which or have has you we they their an in "
+          "on at so he she his her if then will can each all who what when there these do no but how many much than",
+    "de": "der die das und ist nicht ein eine zu mit den von auf für dem sich des auch wird sind wir ich sie oder in "
+          "an er es hat wenn so da im als wie was war man aber nach bei um am du dann dir dich",
+    "fr": "le la les et est des une un dans que qui pour pas sur avec au du ne se par plus nous vous sont ce il elle "
+          "en on de ou mais donc son sa ses cette aux on",
+    "es": "el la los las es de que en un una por con para no se del al como más su lo son está pero sus si le ya "
+          "cuando este esta muy sin",
+    "it": "il la le di che un una per non con del della si sono come più ma nel anche lo gli dei in al dal da ha "
+          "questo questa alle dalla nella",
+    "pt": "os as de que um uma para não com do da em se por mais dos das como mas foi são na no ao às ele ela isso "
+          "pelo pela",
+    "nl": "de het een en van is niet dat op te met voor zijn er aan ook als maar om bij wordt deze door naar in je "
+          "hij zij we dit die was of zo",
+}  # fmt: skip
 _SCRIPTS = {
     "ru": ("CYRILLIC",), "uk": ("CYRILLIC",), "bg": ("CYRILLIC",), "el": ("GREEK",), "he": ("HEBREW",),
     "ar": ("ARABIC",), "fa": ("ARABIC",), "ur": ("ARABIC",), "hi": ("DEVANAGARI",), "mr": ("DEVANAGARI",),
@@ -27,7 +35,7 @@ _SCRIPTS = {
     "hy": ("ARMENIAN",), "ko": ("HANGUL",), "zh": ("CJK",), "ja": ("CJK", "HIRAGANA", "KATAKANA"),
 }  # fmt: skip
 LANGUAGES = (*_FUNCTION_WORDS, *_SCRIPTS)
-ENOUGH_WORDS = 5
+ENOUGH_WORDS = 8
 """Fewer function words than this say nothing; the script alone decides then."""
 _BY_WORD: dict[str, frozenset[str]] = {}
 for _language, _words in _FUNCTION_WORDS.items():

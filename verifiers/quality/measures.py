@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import zlib
 from collections.abc import Sequence
 
 _NO_SPACES = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"  # scripts that put no spaces between words
-_WORD = re.compile(rf"[{_NO_SPACES}]|[^\W{_NO_SPACES}]+(?:['’][^\W{_NO_SPACES}]+)*")
+_MARKS = "\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff"  # vowels and tones of many scripts are no letters to `\w`
+_LETTER = rf"(?:[^\W{_NO_SPACES}]|[{_MARKS}])"
+_WORD = re.compile(rf"[{_NO_SPACES}]|{_LETTER}+(?:['’]{_LETTER}+)*")
 SHORT_TEXT = 200
 """Characters below which the compression of a text says nothing."""
 
@@ -18,8 +21,8 @@ def words_of(text: str) -> list[str]:
 
 
 def repeated_lines(text: str) -> float:
-    """Share of the lines, blank ones aside, that stood before."""
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    """Share of the lines that stood before; brackets, rules and other lines without a word do not count."""
+    lines = [line.strip() for line in text.split("\n") if _WORD.search(line)]
     return 1 - len(set(lines)) / len(lines) if lines else 0.0
 
 
@@ -47,5 +50,7 @@ def compression(text: str) -> float:
 def symbols(text: str) -> float:
     """Share of the characters, white space aside, that are neither letters nor digits."""
     visible = [character for character in text if not character.isspace()]
-    plain = sum(character.isalnum() or character.isidentifier() for character in visible)
+    plain = sum(
+        character.isalnum() or unicodedata.category(character).startswith("M") for character in visible
+    )
     return 1 - plain / len(visible) if visible else 0.0

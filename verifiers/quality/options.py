@@ -21,10 +21,10 @@ class QualityOptions:
     max_words: int | None = None
     """Words a text may have."""
     max_repeated_lines: float | None = 0.3
-    """Share of the lines that stood before in the text; blank lines do not count."""
-    ngram: int = 5
+    """Share of the lines that stood before in the text; lines without a word do not count."""
+    ngram: int = 8
     """Words in an n-gram."""
-    max_repeated_ngrams: float | None = 0.3
+    max_repeated_ngrams: float | None = 0.5
     """Share of the words that lie in an n-gram which stood before in the text."""
     max_compression: float | None = 8.0
     """How many times smaller zlib makes the text: loops inside words or longer than an n-gram."""
@@ -32,7 +32,7 @@ class QualityOptions:
     """Share of the visible characters that are neither letters nor digits."""
     language: str | None = None
     """Code of the language the text must be in (en, de, fr, ru, zh, ...)."""
-    min_language: float = 0.6
+    min_language: float = 0.5
     """Share of the letters in the language's script, and of known function words that are the language's."""
 
     def __post_init__(self) -> None:
