@@ -103,7 +103,8 @@ def test_measures() -> None:
     assert repeated_lines("a\n\nb\n a \n") == pytest.approx(1 / 3)
     assert repeated_ngrams(["a", "b", "c", "a", "b", "c"], 3) == 0.5
     assert repeated_ngrams(["a"] * 10, 3) == pytest.approx(0.9)  # n-grams that overlap count a word once
-    assert symbols("a+b") == pytest.approx(1 / 3)
+    assert symbols("a+b" * 10) == pytest.approx(1 / 3)
+    assert symbols("#### 7") == 0
     assert compression("short") == 1.0
 
 

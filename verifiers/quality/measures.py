@@ -14,6 +14,9 @@ _WORD = re.compile(rf"[{_NO_SPACES}]|{_LETTER}+(?:['’]{_LETTER}+)*")
 SHORT_TEXT = 200
 """Characters below which the compression of a text says nothing."""
 
+FEW_CHARACTERS = 20
+"""Visible characters below which a share of them says nothing: `#### 7` is a whole answer."""
+
 
 def words_of(text: str) -> list[str]:
     """The words, in lower case."""
@@ -48,9 +51,9 @@ def compression(text: str) -> float:
 
 
 def symbols(text: str) -> float:
-    """Share of the characters, white space aside, that are neither letters nor digits."""
+    """Share of the characters, white space aside, that are neither letters nor digits; 0 where they are few."""
     visible = [character for character in text if not character.isspace()]
     plain = sum(
         character.isalnum() or unicodedata.category(character).startswith("M") for character in visible
     )
-    return 1 - plain / len(visible) if visible else 0.0
+    return 1 - plain / len(visible) if len(visible) >= FEW_CHARACTERS else 0.0
