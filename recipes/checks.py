@@ -83,7 +83,10 @@ def _check_room(path: Path_, section: Mapping[str, Any], find: Any, default: str
         return None
     try:
         cls = find(name)
-        return None if cls is None else fill_options(cls, values)
+        filled = None if cls is None else fill_options(cls, values)
+        if cls is not None and filled is not None:
+            yield from check_parts(cls, (*path, "options"), filled)
+        return filled
     except ValidationError as error:
         assert cls is not None
         for inner, seen, fix in explain(error, cls, values):
@@ -91,6 +94,16 @@ def _check_room(path: Path_, section: Mapping[str, Any], find: Any, default: str
     except InputError as error:
         yield (*path, "name"), f"seen '{name}': {error.seen}", error.fix
     return None
+
+
+def check_parts(cls: type, path: Path_, filled: Mapping[str, Any]) -> Iterator[Problem]:
+    """Validate the options of a composition's parts like any verifier's, and fill in their defaults, in place."""
+    from verifiers.composition import CompositionOptions
+
+    for index, part in enumerate(filled["parts"] if issubclass(cls, CompositionOptions) else ()):
+        inner = yield from _check_room((*path, "parts", index), part, verifier_options_class, None)
+        if inner is not None:
+            part["options"] = inner
 
 
 def _engine_options(name: str) -> type | None:

@@ -84,11 +84,14 @@ def shown(value: Any) -> str:
 # ---- Which keys a place in the schema has ------------------------------------------------------------------------
 
 
-def default_at(path: Path_) -> Any:
-    """The default of a recipe key if it is a list or map, as a plain value, else None: where `--set` starts from."""
-    holder = _class_at(Recipe, path[:-1])
-    for cls in _sections(holder):
-        value = _defaults(cls).get(str(path[-1]), _MISSING)
+def default_at(path: Path_, cls: Any = Recipe) -> Any:
+    """The default of a recipe key if it is a list or map, as a plain value, else None: where `--set` starts from.
+
+    With `cls` the path starts at those options instead of the recipe's top.
+    """
+    holder = _class_at(cls, path[:-1])
+    for section in _sections(holder):
+        value = _defaults(section).get(str(path[-1]), _MISSING)
         if value is not _MISSING and value is not None:
             plain = TypeAdapter(Any).dump_python(value, mode="json")
             return plain if isinstance(plain, list | dict) else None

@@ -209,15 +209,25 @@ def verdict_row(
     row: Row, domain: Domain, status: str, reward: float | None, reason: str, details: Mapping[str, Any]
 ) -> Row:
     """A row of the verdicts table; `details` without the clock, so that equal verdicts give equal bytes."""
-    steady = {key: value for key, value in details.items() if key not in CLOCK_DETAILS}
     return {
         "sample_id": row["sample_id"],
         "verifier": domain.verifier_name,
         "status": status,
         "reward": reward,
         "reason": reason,
-        "details": json.dumps(steady, sort_keys=True, default=str),
+        "details": json.dumps(_steady(details), sort_keys=True, default=str),
     }
+
+
+def _steady(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Details without readings of clock and memory, also those of a composition's parts."""
+    steady = {key: value for key, value in details.items() if key not in CLOCK_DETAILS}
+    parts = steady.get("parts")
+    if isinstance(parts, list) and all(
+        isinstance(p, dict) and isinstance(p.get("details"), dict) for p in parts
+    ):
+        steady["parts"] = [{**part, "details": _steady(part["details"])} for part in parts]
+    return steady
 
 
 CLOCK_DETAILS = frozenset(

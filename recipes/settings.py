@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from recipes.checks import check_rooms, cross_checks, fill_options, secrets, verifier_options_class
+from recipes.checks import (
+    check_parts,
+    check_rooms,
+    cross_checks,
+    fill_options,
+    secrets,
+    verifier_options_class,
+)
 from recipes.expand import expand_paths, expand_shorthand, fill_splits
 from recipes.explain import default_at, explain
 from recipes.schema import Recipe
@@ -139,22 +147,25 @@ def verifier_options(name: str, overrides: Sequence[str]) -> dict[str, Any]:
 
     Raises RecipeError or InputError for an unknown verifier, option or value.
     """
+    cls = verifier_options_class(name)
     tree: dict[str, Any] = {}
     origins: dict[Path_, str] = {}
     for text in overrides:
         key, value = parse_set(text)
-        apply_set(tree, key, value)
+        apply_set(tree, key, value, partial(default_at, cls=cls))
         origins[key] = f"--set {text}"
     report = _Report("verifier", Lines(), origins)
-    cls = verifier_options_class(name)
+    filled = tree
     if cls is not None:
         try:
-            return fill_options(cls, tree)
+            filled = fill_options(cls, tree)
+            for path, seen, fix in check_parts(cls, (), filled):
+                report.add(path, seen, fix)
         except ValidationError as error:
             for path, seen, fix in explain(error, cls, tree):
                 report.add(path, seen, fix)
     report.stop()
-    return tree
+    return filled
 
 
 class _Report:

@@ -62,7 +62,13 @@ def build_options(options_class: type, given: Mapping[str, Any], where: str) -> 
             raise InputError(f"{where}.{name}", "unknown option", did_you_mean(name, known))
     try:
         return options_class(**given)
+    except InputError as error:  # it names the place inside the options
+        raise InputError(f"{where}.{error.where}", error.seen, error.fix) from None
     except (TypeError, ValueError) as error:
+        name, colon, rest = str(error).partition(": ")
+        if colon and name in known:  # "option: seen X; what to do"
+            seen, _, fix = rest.partition("; ")
+            raise InputError(f"{where}.{name}", seen, fix) from None
         raise InputError(where, str(error), "") from None
 
 

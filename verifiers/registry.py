@@ -20,7 +20,16 @@ from typing import Any
 from synth.records.errors import InputError, did_you_mean
 from verifiers.base import NoOptions, Verdict, Verifier, broken, failed, passed, unjudged
 
-SHIPPED = {"math": "verifiers.math:MathVerifier", "code": "verifiers.code:CodeVerifier"}
+SHIPPED = {
+    "math": "verifiers.math:MathVerifier",
+    "code": "verifiers.code:CodeVerifier",
+    "format": "verifiers.format:FormatVerifier",
+    "quality": "verifiers.quality:QualityVerifier",
+    "all_of": "verifiers.composition:AllOf",
+    "any_of": "verifiers.composition:AnyOf",
+    "weighted": "verifiers.composition:Weighted",
+    "first_decided": "verifiers.composition:FirstDecided",
+}
 ENTRY_POINTS = "synthloop.verifiers"
 
 
@@ -36,7 +45,11 @@ def get(name: str, /, **options: Any) -> Any:
     function `row -> bool | float | dict | Verdict` or a verifier class. Raises InputError if it is not there or
     an option is unknown.
     """
-    found = find(name)
+    return build(name, find(name), options)
+
+
+def build(name: str, found: Any, options: Mapping[str, Any]) -> Any:
+    """The verifier that `find(name)` gave, with these options. Raises InputError for an unknown option."""
     if isinstance(found, type):
         try:
             return _whole(name, found(**options))
