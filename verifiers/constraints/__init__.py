@@ -1,4 +1,4 @@
-"""Instruction following: `verifiers.get("constraints").verify({"completion": ..., "prompt": ..., "constraints": [...]})`."""
+"""Instruction following: rows with `completion`, `prompt` and `constraints`, judged by rules."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ _BULLET = re.compile(r"^\s*[*+\-•‣◦▪●](?:[^\S\n]+)\S")
 _RULE = re.compile(r"^\s*(?:(?:\*\s*){3,}|(?:-\s*){3,}|(?:_\s*){3,})$")
 _HIGHLIGHT = re.compile(r"(?<![\w*\\])(\*{1,3})(?=[^\s*])([^\n*]+)(?<!\s)\1(?!\*)")
 _LIST_NUMBER = re.compile(r"^\s*(?:\(?\d{1,3}[.)]|[*+\-•‣◦▪●]|#{1,6}|>)\s+")
-_MARKUP = "*_#>~ \t"
 # Sentences of scripts whose full stops are their own.
 _OTHER_STOPS = re.compile(r"(?<=[。！？｡।॥؟۔])(?=[^\s。！？｡।॥؟۔”」』）])|(?<=[।॥؟۔])\s+")
 _SHORT = 40
@@ -71,7 +70,7 @@ def split_sentences(text: str) -> list[str]:
     """Sentences of every block of the text, markup around them removed."""
     found = []
     for block in _blocks(text):
-        for sentence in sentences(block):
+        for sentence in sentences(fold(block)):
             found += [part for part in _OTHER_STOPS.split(sentence) if any(map(str.isalnum, part))]
     return found
 
@@ -93,23 +92,16 @@ def _blocks(text: str) -> list[str]:
 
 
 def number_paragraphs(text: str, num_paragraphs: int) -> bool:
-    """Parts between lines that are the divider `***`; none but the outer ones may be empty."""
-    parts = _split_at(text, r"\*\*\*|\* \* \*")
+    """Parts between dividers `***` that stand by themselves; none but the outer ones may be empty."""
+    parts = _split_at(text, 3)
     if not all(part.strip() for part in parts[1:-1]):
         return False
     return sum(bool(part.strip()) for part in parts) == num_paragraphs
 
 
-def _split_at(text: str, divider: str) -> list[str]:
-    """Parts between lines that hold only the divider."""
-    whole = re.compile(divider)
-    parts: list[list[str]] = [[]]
-    for line in text.split("\n"):
-        if whole.fullmatch(line.strip()):
-            parts.append([])
-        else:
-            parts[-1].append(line)
-    return ["\n".join(part) for part in parts]
+def _split_at(text: str, asterisks: int) -> list[str]:
+    """Parts between runs of exactly so many asterisks that stand by themselves."""
+    return re.split(rf"(?<!\S)\*{{{asterisks}}}(?!\S)", text)
 
 
 def number_words(text: str, num_words: int, relation: str) -> bool:
@@ -175,7 +167,7 @@ def number_highlighted_sections(text: str, num_highlights: int) -> bool:
 def multiple_sections(text: str, section_spliter: str, num_sections: int) -> bool:
     """Lines that begin with the marker and a number, each number counted once."""
     marker = r"\s+".join(map(re.escape, section_spliter.split()))
-    found = re.findall(rf"^[*_#>\s]*{marker}\s*(\d+)", "\n".join(_lines(text)), re.MULTILINE)
+    found = re.findall(rf"^[*_#>\"“\s]*{marker}\s*(\d+)", "\n".join(_lines(text)), re.MULTILINE)
     return len({int(number[-9:]) for number in found}) >= num_sections
 
 
@@ -213,8 +205,8 @@ def title(text: str) -> bool:
 
 
 def two_responses(text: str) -> bool:
-    """Two answers that differ in more than blanks and case, between a line of six asterisks."""
-    parts = _split_at(text, r"\*{6}")
+    """Two answers that differ in more than blanks and case, six asterisks by themselves between them."""
+    parts = _split_at(text, 6)
     if not all(part.strip() for part in parts[1:-1]):
         return False
     full = [squeeze(part) for part in parts if part.strip()]

@@ -13,9 +13,11 @@ from typing import Any
 _LOCK = threading.Lock()
 _SEED = 0
 
-LANGUAGES = frozenset(
-    ["af", "ar", "bg", "bn", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr", "gu", "he", "hi", "hr", "hu", "id", "it", "ja", "kn", "ko", "lt", "lv", "mk", "ml", "mr", "ne", "nl", "no", "pa", "pl", "pt", "ro", "ru", "sk", "sl", "so", "sq", "sv", "sw", "ta", "te", "th", "tl", "tr", "uk", "ur", "vi", "zh", "zh-cn", "zh-tw"]
-)
+_LANGUAGES_TEXT = """
+    af ar bg bn ca cs cy da de el en es et fa fi fr gu he hi hr hu id it ja kn ko lt lv mk ml mr ne nl no pa pl
+    pt ro ru sk sl so sq sv sw ta te th tl tr uk ur vi zh zh-cn zh-tw
+"""
+LANGUAGES = frozenset(_LANGUAGES_TEXT.split())
 """ISO 639-1 codes that can be told apart; `zh` stands for either script."""
 
 

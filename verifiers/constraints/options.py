@@ -16,7 +16,7 @@ class ConstraintsOptions:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     dialect: str = "fixed"
-    """`reference` decides as IFEval does, for numbers that are compared with published ones; `fixed` mends its defects."""
+    """`reference` decides as IFEval does, for numbers to compare with published ones; `fixed` mends its defects."""
     leniency: str = "strict"
     """`strict` judges the completion as it is; `loose` is content if the constraint holds for one of IFEval's eight
     variants of it (first, last or both outer lines removed, asterisks removed)."""

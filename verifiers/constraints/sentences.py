@@ -6,7 +6,7 @@ statistics are replaced by the lists below:
 1. A candidate is `.`, `?` or `!` that blanks and another token follow, or a closing or opening mark.
 2. `?` and `!` end a sentence. So does a period, unless its token is an abbreviation, an initial or an ellipsis.
 3. After an abbreviation or an ellipsis a sentence begins only at a word that typically starts one and is
-   capitalised here; after an initial or a number, not before a small letter or a mark.
+   capitalised here; after a number, not before a small letter or a mark; after an initial never.
 4. Closing quotes and brackets belong to the sentence they close.
 """
 
@@ -15,19 +15,32 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_ABBREVIATIONS = frozenset(
-    ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t", "u", "v", "w", "x", "y", "z", "adm", "ala", "ariz", "ark", "assn", "aug", "av", "ave", "bldg", "blvd", "brig", "bros", "calif", "capt", "cf", "cie", "cmdr", "co", "col", "colo", "comdr", "conn", "corp", "cpl", "cos", "ct", "dec", "del", "dept", "det", "dr", "ed", "e.g", "est", "esq", "etc", "feb", "fig", "fla", "fri", "ft", "g.m.b.h", "ga", "gen", "gov", "hon", "i.e", "inc", "ind", "jan", "jr", "kan", "kans", "ky", "la", "lt", "ltd", "maj", "mass", "messrs", "mich", "minn", "miss", "mon", "mr", "mrs", "ms", "mt", "n.a", "n.c", "n.d", "n.h", "n.j", "n.m", "n.v", "n.y", "nev", "no", "nov", "oct", "okla", "ore", "p.m", "a.m", "pa", "ph", "ph.d", "phd", "prof", "pvt", "rd", "rep", "reps", "rev", "r.i", "s.a", "s.c", "sat", "sen", "sens", "sep", "sept", "sgt", "sr", "st", "ste", "tenn", "tex", "thurs", "tues", "u.k", "u.n", "u.s", "u.s.a", "u.s.s.r", "va", "vs", "vt", "w.va", "wash", "wed", "wis", "wyo"]
-)
-_STARTERS = frozenset(
-    ["a", "after", "all", "also", "although", "an", "and", "another", "any", "are", "as", "at", "because", "before", "both", "but", "by", "can", "despite", "did", "do", "does", "during", "each", "either", "even", "every", "few", "finally", "first", "for", "from", "furthermore", "had", "has", "have", "he", "hence", "her", "here", "his", "how", "however", "i", "if", "in", "indeed", "instead", "is", "it", "its", "last", "later", "let", "many", "may", "maybe", "meanwhile", "moreover", "most", "my", "nevertheless", "no", "nonetheless", "nor", "not", "now", "of", "on", "once", "one", "only", "or", "other", "others", "our", "over", "perhaps", "please", "she", "should", "since", "so", "some", "still", "such", "that", "the", "their", "them", "then", "there", "therefore", "these", "they", "this", "those", "though", "through", "thus", "to", "today", "tomorrow", "under", "unlike", "until", "was", "we", "were", "what", "when", "where", "whether", "which", "while", "who", "whose", "why", "will", "with", "without", "would", "yes", "yesterday", "yet", "you", "your"]
-)
+_ABBREVIATIONS_TEXT = """
+    a b c d e f g h i j k l m n o p q r s t u v w x y z adm ala ariz ark assn aug av ave bldg blvd brig bros
+    calif capt cf cie cmdr co col colo comdr conn corp cpl cos ct dec del dept det dr ed e.g est esq etc feb fig
+    fla fri ft g.m.b.h ga gen gov hon i.e inc ind jan jr kan kans ky la lt ltd maj mass messrs mich minn miss
+    mon mr mrs ms mt n.a n.c n.d n.h n.j n.m n.v n.y nev no nov oct okla ore p.m a.m pa ph ph.d phd prof pvt rd
+    rep reps rev r.i s.a s.c sat sen sens sep sept sgt sr st ste tenn tex thurs tues u.k u.n u.s u.s.a u.s.s.r
+    va vs vt w.va wash wed wis wyo
+"""
+_ABBREVIATIONS = frozenset(_ABBREVIATIONS_TEXT.split())
+_STARTERS_TEXT = """
+    a after all also although an and another any are as at because before both but by can despite did do does
+    during each either even every few finally first for from furthermore had has have he hence her here his how
+    however i if in indeed instead is it its last later let many may maybe meanwhile moreover most my
+    nevertheless no nonetheless nor not now of on once one only or other others our over perhaps please she
+    should since so some still such that the their them then there therefore these they this those though
+    through thus to today tomorrow under unlike until was we were what when where whether which while who whose
+    why will with without would yes yesterday yet you your
+"""
+_STARTERS = frozenset(_STARTERS_TEXT.split())
 _END = re.compile(r"""[.?!](?=[)";}\]*:@'({\[!?]|\s+\S)""")
-_CLOSING = re.compile(r"""["')\]}]+(?:\s+|(?=--)|$)""")
+_CLOSING = re.compile(r"""\s*["')\]}]+(?:\s+|(?=--)|$)""")
 _NUMBER = re.compile(r"-?[.,]?\d[\d,.\-]*\.")
 _INITIAL = re.compile(r"[^\W\d]\.")
 # What a token cannot contain: it is the text since the last of these.
 _EDGE = re.compile(r"""[()"`{}\[\]:;&#*@,?!]|--+|'(?=\W)""")
-_WORD = re.compile(r"[^\W_]+(?:['’.\-][^\W_]+)*")
+_WORD = re.compile(r"[^\W_]+(?:[.\-][^\W_]+)*")
 
 
 def sentences(text: str) -> list[str]:
@@ -71,7 +84,7 @@ def _ends_sentence(text: str, match: re.Match[str]) -> bool:
         return _starts_sentence(following) if before.endswith(".") else True
     word = before.lower()
     if _INITIAL.fullmatch(token):
-        return _starts_sentence(following)
+        return False
     if word in _ABBREVIATIONS or word.rsplit("-", 1)[-1] in _ABBREVIATIONS:
         return _starts_sentence(following)
     if _NUMBER.fullmatch(token):
@@ -91,4 +104,6 @@ def _token_before(text: str, end: int) -> str:
 
 def _starts_sentence(following: str) -> bool:
     word = _WORD.match(following)
-    return bool(word) and word.group()[0].isupper() and word.group().lower() in _STARTERS
+    if word is None or (len(word.group()) == 1 and following[1:2] == "."):  # an initial says nothing
+        return False
+    return word.group()[0].isupper() and word.group().lower() in _STARTERS

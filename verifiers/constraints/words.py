@@ -6,13 +6,16 @@ import re
 import unicodedata
 
 # A token of the Penn Treebank convention ends at these; the second group splits contractions as it does.
-_PUNCTUATION = re.compile(r"""\.\.\.|--|[:,](?!\d)|[;@#$%&?!"()\[\]{}<>]|``|''|[“”‘«»]|…""")
-_CONTRACTION = re.compile(r"(?i)(?<=[^'\s])(n't|'ll|'re|'ve|'s|'m|'d|['’])(?=\s|$)")
+_PUNCTUATION = re.compile(r"""\.\.\.|--|[:,](?!\d)|[;@#$%&?!*"()\[\]{}<>]|``|''|[“”‘’«»]|…""")
+_CONTRACTION = re.compile(r"(?i)(?<=[^'\s])(n't|'ll|'re|'ve|'s|'m|'d|')(?=\s|$)")
 _FUSED = re.compile(
     r"(?i)\b(?:(can)(not)|(d)('ye)|(gim)(me)|(gon)(na)|(got)(ta)|(lem)(me)|(more)('n)|('t)(is)|('t)(was)|(wan)(na)(?=\s))\b"
 )
 _WORD = re.compile(r"[^\W_]+(?:['’\-‐‑.,](?=[^\W_])[^\W_]+)*[%]?")
-_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
+    r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
 _UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}]")
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 
@@ -42,7 +45,10 @@ def squeeze(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Words as a reader counts them: "don't", "well-known" and "1,000" are one, a character of an unspaced script is one."""
+    """Words as a reader counts them: "don't", "well-known" and "1,000" are one.
+
+    So is each character of a script that puts no blanks between words.
+    """
     found = []
     for match in _WORD.finditer(fold(text)):
         word = match.group()
