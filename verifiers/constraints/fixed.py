@@ -167,7 +167,7 @@ def number_highlighted_sections(text: str, num_highlights: int) -> bool:
 def multiple_sections(text: str, section_spliter: str, num_sections: int) -> bool:
     """Lines that begin with the marker and a number, each number counted once."""
     marker = r"\s+".join(map(re.escape, section_spliter.split()))
-    found = re.findall(rf"^[*_#>\"“\s]*{marker}\s*(\d+)", "\n".join(_lines(text)), re.MULTILINE)
+    found = re.findall(rf"^[*_#>\"“ \t]*{marker}[^\S\n]*(\d+)", "\n".join(_lines(text)), re.MULTILINE)
     return len({int(number[-9:]) for number in found}) >= num_sections
 
 

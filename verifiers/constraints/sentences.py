@@ -96,8 +96,7 @@ def _token_before(text: str, end: int) -> str:
     """The token that the period at `end` closes, without that period."""
     # No word is longer than this; a bound keeps runs without blanks linear.
     chunk = text[max(0, end - 200) : end]
-    blank = re.search(r"\S*$", chunk)
-    chunk = blank.group() if blank else chunk
+    chunk = "" if not chunk or chunk[-1].isspace() else chunk.split()[-1]
     edges = list(_EDGE.finditer(chunk))
     return chunk[edges[-1].end() :] if edges else chunk
 

@@ -115,6 +115,16 @@ _SELF_TEST: list[tuple[dict[str, Any], str, str | None]] = [
         "not_followed",
     ),
     (_row("hello", "keywords:existence", keywords=["hello"]), "pass", "followed"),
+    (
+        _row("the weather is fine and we walk to the river", "language:response_language", language="en"),
+        "pass",
+        None,
+    ),
+    (
+        _row("the weather is fine and we walk to the river", "language:response_language", language="de"),
+        "fail",
+        None,
+    ),
     (_row("hello", "keywords:existence"), "error", "invalid_option"),
     (_row("hello", "keywords:existance", keywords=["hello"]), "error", "invalid_option"),
 ]
