@@ -77,18 +77,16 @@ def split_sentences(text: str) -> list[str]:
 
 def _blocks(text: str) -> list[str]:
     """Paragraphs, headings and list items: what ends a sentence without a full stop."""
-    blocks: list[str] = []
+    blocks: list[list[str]] = []
     fresh = True
     for line in text.split("\n"):
         mark = _LIST_NUMBER.match(line)
-        content = line[mark.end() :] if mark else line
-        content = content.replace("*", "").strip()
+        content = (line[mark.end() :] if mark else line).replace("*", "").strip()
         if mark or fresh:
-            blocks.append(content)
-        else:
-            blocks[-1] = f"{blocks[-1]} {content}".strip()
+            blocks.append([])
+        blocks[-1].append(content)
         fresh = not content or (mark is not None and mark.group().strip().startswith("#"))
-    return [block for block in blocks if block]
+    return [" ".join(block).strip() for block in blocks if any(block)]
 
 
 def number_paragraphs(text: str, num_paragraphs: int) -> bool:
@@ -120,7 +118,9 @@ def nth_paragraph_first_word(text: str, num_paragraphs: int, nth_paragraph: int,
 
 def _bare(word: str) -> str:
     """The word without the marks around it, case aside."""
-    return re.sub(r"^\W+|\W+$", "", fold(word).casefold().replace("_", " ").strip())
+    word = fold(word).casefold()
+    edges = [index for index, letter in enumerate(word) if letter.isalnum()]
+    return word[edges[0] : edges[-1] + 1] if edges else ""
 
 
 def number_placeholders(text: str, num_placeholders: int) -> bool:
@@ -183,9 +183,11 @@ def json_format(text: str) -> bool:
 def read_json(text: str) -> Any:
     """The JSON value a text is, in a fence or not; None if it is none (or null)."""
     text = text.strip()
-    fenced = re.fullmatch(r"```[^\S\n]*(?:json)?[^\S\n]*\n?(.*)```", text, re.DOTALL | re.IGNORECASE)
+    if text.startswith("```") and text.endswith("```") and len(text) > 5:
+        text = text[3:-3].strip()
+        text = text[4:] if text[:4].lower() == "json" else text
     try:
-        return json.loads(fenced.group(1) if fenced else text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return None
 
