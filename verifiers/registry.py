@@ -29,6 +29,7 @@ SHIPPED = {
     "any_of": "verifiers.composition:AnyOf",
     "weighted": "verifiers.composition:Weighted",
     "first_decided": "verifiers.composition:FirstDecided",
+    "constraints": "verifiers.constraints:ConstraintsVerifier",
 }
 ENTRY_POINTS = "synthloop.verifiers"
 
