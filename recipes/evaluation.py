@@ -177,9 +177,9 @@ def _sample_and_judge(
         sampled = Asker(domain, model_hash, warm, rng_seed, EVALUATION)
         for problem in domain.held_out[: options.max_problems]:
             problems[problem["problem_id"]] = problem
-            asks.append(greedy.ask(problem, GREEDY))
+            asks.append(greedy.greedy(problem))
             if max(options.k) > 1:
-                asks += [sampled.ask(problem, index) for index in range(options.n)]
+                asks += sampled.asks(problem, range(options.n))
     completions = Stage(folder / "completions", schemas.completions)
     verdicts = Stage(folder / "verdicts", schemas.verdicts)
     done = {row["sample_id"]: row for row in completions.rows()}

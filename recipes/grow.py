@@ -119,7 +119,7 @@ class Grower:
 
     def _asks(self, domain: Domain, problems: list[Row], indices: range) -> list[Ask]:
         asker = Asker(domain, self.model_hash, self.sampling, self.recipe.rng_seed, self.round)
-        return [asker.ask(problem, index) for problem in problems for index in indices]
+        return [ask for problem in problems for ask in asker.asks(problem, indices)]
 
     def _passes(self, before: int) -> Counter[str]:
         """Passed samples of each problem among the indices below `before`: a resumed run finds later verdicts too."""

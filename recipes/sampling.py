@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from synth.engines import Output, Request, Sampling
 from synth.records.errors import WorkError
-from synth.records.ids import sample_id, sampling_seed
+from synth.records.ids import sample_id, sampling_seed, sampling_seeds
 
 if TYPE_CHECKING:
     from synth.engines import Engine
@@ -90,9 +91,18 @@ class Asker:
             key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self.sampling).items()
         }
 
-    def ask(self, problem: Row, index: int) -> Ask:
+    def asks(self, problem: Row, indices: range) -> list[Ask]:
+        """Seeds, and so ids, differ within a problem, and do not depend on which indices are asked together."""
+        seeds = sampling_seeds(self.rng_seed, self.round_index, problem["problem_id"])
+        wanted = islice(seeds, indices.start, indices.stop)
+        return [self._ask(problem, index, seed) for index, seed in zip(indices, wanted, strict=True)]
+
+    def greedy(self, problem: Row) -> Ask:
+        seed = sampling_seed(self.rng_seed, self.round_index, problem["problem_id"], GREEDY)
+        return self._ask(problem, GREEDY, seed)
+
+    def _ask(self, problem: Row, index: int, seed: int) -> Ask:
         pid = problem["problem_id"]
-        seed = sampling_seed(self.rng_seed, self.round_index, pid, index)
         name = sample_id(pid, self.model_hash, self.domain.template_hash, self._settings, seed)
         return Ask(problem, self.domain.name, index, seed, name, self.sampling)
 

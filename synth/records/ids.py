@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+SEEDS = 2**31
 
 
 def content_hash(*parts: Any, length: int = 16) -> str:
@@ -30,8 +34,25 @@ def sample_id(problem: str, model: str, template: str, sampling: dict[str, Any],
 
 
 def sampling_seed(rng_seed: int, round_index: int, problem: str, index: int) -> int:
-    """Seed of one completion, in [0, 2**31): two rounds, problems or indices never share a stream by design."""
-    return int(content_hash("sampling", rng_seed, round_index, problem, index), 16) % 2**31
+    """An index's own seed, in [0, 2**31), which every engine takes: two may be equal by chance.
+
+    Between problems or rounds that does no harm (prompts or models differ); within a problem see `sampling_seeds`.
+    """
+    return int(content_hash("sampling", rng_seed, round_index, problem, index), 16) % SEEDS
+
+
+def sampling_seeds(rng_seed: int, round_index: int, problem: str) -> Iterator[int]:
+    """Seeds of a problem's completions 0, 1, 2, ..., all different.
+
+    Each is the index's own seed, or the next free one where a smaller index has it already.
+    """
+    taken: set[int] = set()
+    for index in count():
+        seed = sampling_seed(rng_seed, round_index, problem, index)
+        while seed in taken:
+            seed = (seed + 1) % SEEDS
+        taken.add(seed)
+        yield seed
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:

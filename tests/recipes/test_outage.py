@@ -52,7 +52,7 @@ class HalfDeafEngine:
 def test_what_was_not_answered_is_no_row_and_is_asked_again(tmp_path: Path) -> None:
     domain = SimpleNamespace(name="d", template_hash="t", stop=())
     asker = Asker(domain, "model", Sampling(), 0, 0)  # type: ignore[arg-type]
-    asks = [asker.ask({"problem_id": "p"}, index) for index in range(7)]
+    asks = asker.asks({"problem_id": "p"}, range(7))
     stage = Stage(tmp_path / "completions", schemas.completions)
 
     def sample(engine: HalfDeafEngine) -> list[dict[str, Any]]:
