@@ -48,7 +48,7 @@ class Stage:
         self._unflushed = 0
         self._lock = threading.RLock()  # the timer flushes from its own thread
         self._timer: threading.Timer | None = None  # set while rows wait for their flush
-        self._flush_error: OSError | None = None
+        self._disk_error: OSError | None = None
 
     @property
     def closed(self) -> bool:
@@ -81,19 +81,33 @@ class Stage:
         """Append one finished row; it is on disk within `FLUSH_SECONDS` whatever comes after it."""
         line = dump_line(row)
         with self._lock:
-            self._check_flushes()
+            self._check_disk()
             if self._journal is None:
                 self._journal = self._open_journal()
-            self._journal.write(line)
+            self._write(self._journal, line)
             self._unflushed += 1
             if self._unflushed >= FLUSH_ROWS:
                 self.flush()
             elif self._timer is None:
                 self._timer = threading.Timer(FLUSH_SECONDS, self._flush_late)
-                self._timer.daemon = (
-                    True  # what the process appended is the kernel's already: exit need not wait
-                )
+                self._timer.daemon = True  # the kernel has the rows already: no exit need wait for it
                 self._timer.start()
+
+    def _write(self, journal: FileIO, line: bytes) -> None:
+        """Write a whole line or none of it. Raises WorkError if the disk does not take it."""
+        size = os.fstat(journal.fileno()).st_size
+        rest = memoryview(line)
+        try:
+            while rest:  # a disk that fills up, or a quota, takes a part and says so by the count only
+                rest = rest[journal.write(rest) :]
+        except BaseException as error:
+            try:  # the next row must not be glued to a torn one
+                journal.truncate(size)
+            except OSError as another:
+                self._disk_error = another
+            if isinstance(error, OSError):
+                raise self._unwritable(error) from None
+            raise
 
     def _open_journal(self) -> FileIO:
         if self.closed:
@@ -122,17 +136,17 @@ class Stage:
                 try:
                     os.fsync(self._journal.fileno())
                 except OSError as error:
-                    self._flush_error = error
-            self._check_flushes()
+                    self._disk_error = error
+            self._check_disk()
 
     def _flush_late(self) -> None:
-        with contextlib.suppress(WorkError):  # kept in `_flush_error`: the next append or flush raises it
+        with contextlib.suppress(WorkError):  # kept in `_disk_error`: the next append or flush raises it
             self.flush()
 
-    def _check_flushes(self) -> None:
-        """Raise if a flush failed, however often it is tried again: the kernel tells of lost pages only once."""
-        if self._flush_error is not None:
-            raise self._unwritable(self._flush_error)
+    def _check_disk(self) -> None:
+        """Raise if a flush failed before (the kernel tells of lost pages only once), or a torn row had to stay."""
+        if self._disk_error is not None:
+            raise self._unwritable(self._disk_error)
 
     def _unwritable(self, error: OSError) -> WorkError:
         return WorkError(

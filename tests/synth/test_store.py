@@ -10,7 +10,9 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -177,6 +179,112 @@ def test_a_sync_that_fails_in_silence_stops_the_work(tmp_path: Path, monkeypatch
         stage.flush()
     with pytest.raises(WorkError, match="Input/output error"):
         stage.append(verdict("c"))
+
+
+class ShortWrites(FileIO):
+    """A file that takes 7 bytes at a time, and none once `room` is used up."""
+
+    room = 1 << 20
+
+    def write(self, data: Any) -> int:
+        taken = min(7, len(data), self.room)
+        if taken == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room -= taken
+        return super().write(bytes(data[:taken]))
+
+
+@pytest.fixture
+def short_writes(monkeypatch: pytest.MonkeyPatch) -> list[ShortWrites]:
+    """The journals opened, each a `ShortWrites`."""
+    opened: list[ShortWrites] = []
+
+    def open_short(path: Path, mode: str, **how: Any) -> Any:
+        if mode != "ab":
+            return open(path, mode, **how)
+        opened.append(ShortWrites(path, mode))
+        return opened[-1]
+
+    monkeypatch.setattr(store, "open", open_short, raising=False)
+    return opened
+
+
+def test_a_row_that_is_written_in_pieces_is_written_whole(
+    tmp_path: Path, short_writes: list[ShortWrites]
+) -> None:
+    stage = Stage(tmp_path, schemas.verdicts)
+    stage.append(verdict("a"))
+    stage.append(verdict("b"))
+    assert [row["sample_id"] for row in stage.close()] == ["a", "b"]
+    assert short_writes
+
+
+def test_a_full_disk_leaves_whole_rows_and_goes_on_when_there_is_room(
+    tmp_path: Path, short_writes: list[ShortWrites]
+) -> None:
+    stage = Stage(tmp_path, schemas.verdicts)
+    stage.append(verdict("a"))
+    whole = (tmp_path / "journal.jsonl").read_bytes()
+    short_writes[0].room = 20
+    with pytest.raises(WorkError, match=r"journal\.jsonl: cannot be written \(No space left on device\)"):
+        stage.append(verdict("b"))
+    assert (tmp_path / "journal.jsonl").read_bytes() == whole
+    short_writes[0].room = 1 << 20
+    stage.append(verdict("c"))
+    assert [row["sample_id"] for row in stage.close()] == ["a", "c"]
+
+
+def test_nothing_is_glued_to_a_torn_row_that_cannot_be_removed(
+    tmp_path: Path, short_writes: list[ShortWrites], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: FileIO, size: int | None = None) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(ShortWrites, "truncate", broken)
+    stage = Stage(tmp_path, schemas.verdicts)
+    stage.append(verdict("a"))
+    short_writes[0].room = 20
+    with pytest.raises(WorkError, match="No space left"):
+        stage.append(verdict("b"))
+    short_writes[0].room = 1 << 20
+    with pytest.raises(WorkError, match="Input/output error"):
+        stage.append(verdict("c"))
+    again = Stage(tmp_path, schemas.verdicts)
+    again.append(verdict("d"))
+    assert [row["sample_id"] for row in again.close()] == ["a", "d"]
+
+
+def test_a_file_size_limit_stops_the_work_resumably(tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        """
+        import resource, sys
+        from pathlib import Path
+        from synth.store import Stage
+        from synth.records import schemas
+        from synth.records.errors import WorkError
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        stage = Stage(Path(sys.argv[1]), schemas.verdicts)
+        for i in range(100):
+            try:
+                stage.append({"sample_id": f"{i:03d}"})
+            except WorkError as error:
+                sys.exit(f"{i} {error}")
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        check=False,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    number, _, message = done.stderr.partition(" ")
+    assert "cannot be written (File too large)" in message
+    assert (tmp_path / "journal.jsonl").read_bytes().endswith(b"\n")
+    stage = Stage(tmp_path, schemas.verdicts)
+    stage.append({"sample_id": number.zfill(3)})
+    assert [row["sample_id"] for row in stage.close()] == [f"{i:03d}" for i in range(int(number) + 1)]
 
 
 def test_a_changed_part_is_noticed(tmp_path: Path) -> None:
