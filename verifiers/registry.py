@@ -20,7 +20,12 @@ from typing import Any
 from synth.records.errors import InputError, did_you_mean
 from verifiers.base import NoOptions, Verdict, Verifier, broken, failed, passed, unjudged
 
-SHIPPED = {"math": "verifiers.math:MathVerifier", "code": "verifiers.code:CodeVerifier"}
+SHIPPED = {
+    "math": "verifiers.math:MathVerifier",
+    "code": "verifiers.code:CodeVerifier",
+    "refusal": "verifiers.refusal:RefusalVerifier",
+    "harmful": "verifiers.harmful:HarmfulVerifier",
+}
 ENTRY_POINTS = "synthloop.verifiers"
 
 
