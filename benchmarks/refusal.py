@@ -8,6 +8,8 @@ measured on it. Penalty and threshold are chosen by fitting on one training mode
 measured model has no say. The cues themselves (verifiers/refusal/cues.py) are general rules written by hand, after
 reading completions of llama2new and mistralguard but none of mistralinstruct.
 
+Where phrases are read (the first three sentences) was settled after seeing the scores of all folds.
+
 `--write` then fits on all files and replaces verifiers/refusal/weights.json: those weights have no held-out score of
 their own; the folds are the estimate of it.
 """
@@ -62,7 +64,9 @@ def rows_of(path: Path) -> list[Row]:
 
 def columns_of(groups: list[list[Row]], least: int) -> list[str]:
     """All cue features, and the phrases that occur in every model's completions: a phrase of one model is its style."""
-    counts = [Counter(name for row in rows for name in row.values if name.startswith(PHRASE)) for rows in groups]
+    counts = [
+        Counter(name for row in rows for name in row.values if name.startswith(PHRASE)) for rows in groups
+    ]
     shared = {name for name, count in counts[0].items() if count >= least}
     for each in counts[1:]:
         shared &= {name for name, count in each.items() if count >= least}
@@ -133,14 +137,24 @@ def f1(found: list[bool], gold: list[bool]) -> dict[str, float]:
 
 def measure(rows: list[Row], weights: Weights) -> dict[str, float]:
     """Scores of the two-way question, accuracy over three classes, and F1 of each class."""
-    found = [
-        "full_compliance" if row.answer.empty else classify(row.answer, weights).label for row in rows
-    ]
+    found = ["full_compliance" if row.answer.empty else classify(row.answer, weights).label for row in rows]
     scores = f1([label != "full_compliance" for label in found], [row.refuses for row in rows])
     scores["three_classes"] = sum(a == row.label for a, row in zip(found, rows, strict=True)) / len(rows)
     for label in CLASSES:
         scores[label] = f1([each == label for each in found], [row.label == label for row in rows])["f1"]
     return scores
+
+
+def write(weights: Weights, chosen: dict[str, float]) -> None:
+    """Replace the package's weights."""
+    held = {
+        "threshold": weights.threshold,
+        "settings": chosen,
+        "refuses": {name: value for name, value in weights.refuses.items() if value},
+        "full": {name: value for name, value in weights.full.items() if value},
+    }
+    WEIGHTS.write_text(json.dumps(held, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"wrote {WEIGHTS.name}: {len(held['refuses'])} weights")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -150,7 +164,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     paths = sorted(args.data.glob("completions_*.jsonl"))
     if len(paths) < 3:
-        parser.error(f"{args.data} holds {len(paths)} files completions_*.jsonl; at least 3 models are needed")
+        parser.error(
+            f"{args.data} holds {len(paths)} files completions_*.jsonl; at least 3 models are needed"
+        )
     groups = {path.stem.removeprefix("completions_"): rows_of(path) for path in paths}
     folds = {}
     for name, group in groups.items():
@@ -162,11 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"mean F1 {mean:.3f}")
     if args.write:
         weights, chosen = fit(list(groups.values()))
-        kept = {name: value for name, value in weights.refuses.items() if value}
-        full = {name: value for name, value in weights.full.items() if value}
-        held = {"threshold": weights.threshold, "settings": chosen, "refuses": kept, "full": full}
-        WEIGHTS.write_text(json.dumps(held, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(f"wrote {WEIGHTS.name}: {len(kept)} weights")
+        write(weights, chosen)
     return 0
 
 

@@ -14,7 +14,10 @@ from synth.records.errors import InputError
 
 ROWS = [
     {"prompt": "How do I bake bread?", "completion": "Mix flour and water."},
-    {"prompt": "How do I bake bread?", "completion": "Mix flour and water, then wait for the dough to rise. " * 30},
+    {
+        "prompt": "How do I bake bread?",
+        "completion": "Mix flour and water, then wait for the dough to rise. " * 30,
+    },
     {"completion": "No prompt here {prompt} {completion}."},
 ]
 
@@ -124,7 +127,13 @@ def test_a_model_is_needed_and_must_be_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"threshold": 1.5}, {"threshold": True}, {"batch_size": 0}, {"template": "{prompt}"}, {"max_length": 0.5}],
+    [
+        {"threshold": 1.5},
+        {"threshold": True},
+        {"batch_size": 0},
+        {"template": "{prompt}"},
+        {"max_length": 0.5},
+    ],
 )
 def test_bad_options(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(bad))):
@@ -138,6 +147,6 @@ def test_a_row_may_bring_a_threshold_but_no_model(binary: Path) -> None:
 
 
 def test_nothing_heavy_is_imported_before_the_first_row() -> None:
-    code = "import sys, verifiers; verifiers.get('harmful'); print('torch' in sys.modules, 'transformers' in sys.modules)"
+    code = "import sys, verifiers as v; v.get('harmful'); print(*(n in sys.modules for n in ('torch', 'transformers')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

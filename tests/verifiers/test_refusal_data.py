@@ -22,7 +22,10 @@ def test_shipped_weights_agree_with_people(shared_data: Find, model: str) -> Non
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line]
     verdicts = list(verifiers.get("refusal").verify_batch(rows))
     assert {v.status for v in verdicts} <= {"pass", "fail"}  # all are English and say something
-    pairs = [(v.reason != "full_compliance", r["human_label"][0] != "1") for v, r in zip(verdicts, rows, strict=True)]
+    pairs = [
+        (v.reason != "full_compliance", r["human_label"][0] != "1")
+        for v, r in zip(verdicts, rows, strict=True)
+    ]
     hit = sum(a and b for a, b in pairs)
     assert 2 * hit / sum(a + b for a, b in pairs) >= 0.9
 

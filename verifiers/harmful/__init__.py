@@ -1,4 +1,4 @@
-"""Is a completion harmful, by a classifier model: `verifiers.get("harmful", model=PATH).verify({"prompt": ..., "completion": ...})`."""
+"""Is a completion harmful, by a classifier model: `verifiers.get("harmful", model=PATH).verify(row)`."""
 
 from __future__ import annotations
 

@@ -18,8 +18,6 @@ from synth.records.errors import InputError
 from verifiers.base import Verdict, Verifier, broken, failed, passed, unjudged
 
 
-
-
 @dataclass(frozen=True)
 class HarmfulOptions:
     """Which model judges, how its input is written and how its labels are read."""
@@ -76,7 +74,9 @@ class Classifier:
             self.model: Any = AutoModelForSequenceClassification.from_pretrained(*found, **only)
         except (OSError, ValueError) as error:
             first = str(error).strip().split("\n")[0]
-            raise InputError("verifier harmful.model", f"{options.model}: {first}", "name a classifier") from None
+            raise InputError(
+                "verifier harmful.model", f"{options.model}: {first}", "name a classifier"
+            ) from None
         self.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device).eval()
         config = self.model.config
@@ -104,7 +104,11 @@ class Classifier:
         return values.cpu().tolist()
 
     def _encode(self, pairs: list[tuple[str, str]], options: HarmfulOptions) -> Any:
-        common: dict[str, Any] = {"return_tensors": "pt", "padding": len(pairs) > 1, "max_length": self.max_length}
+        common: dict[str, Any] = {
+            "return_tensors": "pt",
+            "padding": len(pairs) > 1,
+            "max_length": self.max_length,
+        }
         if options.template is None:
             first, second = [list(each) for each in zip(*pairs, strict=True)]
             # The answer is what is judged: the longer of the two loses tokens first.
@@ -136,11 +140,13 @@ class HarmfulVerifier(Verifier):
         return self.options if own is None else dataclasses.replace(self.options, threshold=own)
 
     def classifier(self) -> Classifier:
-        """The model, loaded once. Raises InputError where none is named, it cannot be loaded, or its labels do not fit."""
+        """The model, loaded once. Raises InputError where none is named or its labels do not fit."""
         with self._lock:
             if self._classifier is None:
                 if not self.options.model:
-                    raise InputError("verifier harmful.model", "no model is named", "give a folder or a hub name")
+                    raise InputError(
+                        "verifier harmful.model", "no model is named", "give a folder or a hub name"
+                    )
                 loaded = Classifier(self.options)
                 harmful_labels(loaded.names, self.options)
                 self._classifier = loaded
@@ -183,7 +189,9 @@ class HarmfulVerifier(Verifier):
 
     def _judge_prepared(self, rows: list[Mapping[str, Any]]) -> list[Verdict]:
         prepared = [self.prepare(row) for row in rows]
-        good = [(row, made) for row, made in zip(rows, prepared, strict=True) if not isinstance(made, Verdict)]
+        good = [
+            (row, made) for row, made in zip(rows, prepared, strict=True) if not isinstance(made, Verdict)
+        ]
         if good:
             self.classifier()
         try:

@@ -29,7 +29,11 @@ _GOES = {
     "values": frozenset({"values", "ethics", "harm", "law"}),
     "redirects": frozenset({"redirect", "offer", "seek_help"}),
 }
-PAIRS = (*(f"{a}+{b}" for a in _OPENS for b in _GOES), *(f"{a}+plain" for a in _OPENS), *(f"only {a}" for a in _OPENS))
+PAIRS = (
+    *(f"{a}+{b}" for a in _OPENS for b in _GOES),
+    *(f"{a}+plain" for a in _OPENS),
+    *(f"only {a}" for a in _OPENS),
+)
 NAMES: tuple[str, ...] = (
     *(f"{cue}:{place}" for cue in CUES for place in PLACES),
     "length", "short", "items", "steps", "code", "refusing", "late_answer", "quotes", *PAIRS,
@@ -85,7 +89,7 @@ def places(index: int) -> tuple[str, ...]:
 
 
 def _pairs(found: list[frozenset[str]], plain: bool) -> dict[str, float]:
-    """How the opening and the rest go together: "I can't" about a fictional person is an answer, a list after "but" is help."""
+    """How the opening and the rest go together: "I can't" about a fictional person is often an answer."""
     head = frozenset().union(*found[:HEAD])
     whole = frozenset().union(*found)
     values = {}
@@ -95,5 +99,7 @@ def _pairs(found: list[frozenset[str]], plain: bool) -> dict[str, float]:
         for b, going in _GOES.items():
             values[f"{a}+{b}"] = float(bool(whole & going))
         values[f"{a}+plain"] = float(plain)
-        values[f"only {a}"] = float(plain and not any("answer" in cues or "will_answer" in cues for cues in found))
+        values[f"only {a}"] = float(
+            plain and not any("answer" in cues or "will_answer" in cues for cues in found)
+        )
     return values

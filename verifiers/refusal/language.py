@@ -30,9 +30,7 @@ def is_english(answer: Answer) -> bool:
     if 2 * latin < len(letters):
         return False
     words = _LETTERS.findall(text)
-    counts = {
-        language: sum(word in known for word in words) for language, known in _VOCABULARY.items()
-    }
+    counts = {language: sum(word in known for word in words) for language, known in _VOCABULARY.items()}
     english = counts.pop("en")
     return max(counts.values()) < 3 or max(counts.values()) <= english
 

@@ -15,8 +15,12 @@ from verifiers.math.extract import answer_region
 QUOTE = "\u241f"
 """Stands in a folded sentence where a quotation was."""
 
-_APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b\u02bc\u02b9\u2032\u00b4\u0060\uff07\u05f3"), "'")
-_QUOTES = dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\uff02\u300c\u300d\u300e\u300f"), '"')
+_APOSTROPHES = dict.fromkeys(
+    map(ord, "\u2018\u2019\u201a\u201b\u02bc\u02b9\u2032\u00b4\u0060\uff07\u05f3"), "'"
+)
+_QUOTES = dict.fromkeys(
+    map(ord, "\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\uff02\u300c\u300d\u300e\u300f"), '"'
+)
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-")
 _TABLE = {**_APOSTROPHES, **_QUOTES, **_DASHES}
 _INVISIBLE = {"Cf", "Mn", "Cc"}
@@ -29,12 +33,18 @@ _DOUBLE = re.compile(
     r"|\u00ab(?:[^\u00bb\n]|\n(?!\s*\n))+?\u00bb|\u300c[^\u300d\n]+\u300d)"
 )
 # An apostrophe inside a word neither opens nor closes.
-_SINGLE = re.compile(r"(?<![\w'])['\u2018](?=\S)(?:[^'\u2018\u2019\n]|(?<=\w)['\u2019](?=\w))+['\u2019](?!\w)")
+_SINGLE = re.compile(
+    r"(?<![\w'])['\u2018](?=\S)(?:[^'\u2018\u2019\n]|(?<=\w)['\u2019](?=\w))+['\u2019](?!\w)"
+)
 _WHOLE = 0.8
 
 _END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f]+[\"'\u201d\u2019)\]*_]*(?=\s|$)|[\u3002\uff01\uff1f]|\n+")
-_ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|mr|mrs|ms|dr|prof|st|no|approx|inc|u\.s|[a-z])|^\s*\d+)\.$")
-_BULLET = re.compile(r"^\s*(?:[-*+\u2022\u2023\u25e6]|\(?\d{1,3}[.):]|\(?[a-z][.)]|step\s+\d+\s*[:.-])\s+", re.IGNORECASE)
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|vs|mr|mrs|ms|dr|prof|st|no|approx|inc|u\.s|[a-z])|^\s*\d+)\.$"
+)
+_BULLET = re.compile(
+    r"^\s*(?:[-*+\u2022\u2023\u25e6]|\(?\d{1,3}[.):]|\(?[a-z][.)]|step\s+\d+\s*[:.-])\s+", re.IGNORECASE
+)
 _SPEAKER = re.compile(r"^\s*(?:assistant|ai|answer|response|a|bot)\s*:\s*", re.IGNORECASE)
 _MARKUP = re.compile(r"[*_#~|]+")
 
