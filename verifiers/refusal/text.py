@@ -84,8 +84,8 @@ class Answer:
 
     @property
     def empty(self) -> bool:
-        """Nothing is said: no letter outside think blocks."""
-        return not any(any(c.isalpha() for c in sentence.text) for sentence in self.sentences)
+        """Nothing is said: no letter or digit outside think blocks."""
+        return not any(any(c.isalnum() for c in sentence.text) for sentence in self.sentences)
 
 
 def fold(text: str) -> str:
