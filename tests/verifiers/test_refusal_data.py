@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ MODELS = ("llama2new", "mistralguard", "mistralinstruct")
 @pytest.mark.parametrize("model", MODELS)
 def test_shipped_weights_agree_with_people(shared_data: Find, model: str) -> None:
     lines = shared_data(f"xstest/completions_{model}.jsonl").read_bytes().split(b"\n")
-    rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line]
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines[::3] if line]  # every third: quick
     verdicts = list(verifiers.get("refusal").verify_batch(rows))
     assert {v.status for v in verdicts} <= {"pass", "fail"}  # all are English and say something
     pairs = [
@@ -30,6 +31,7 @@ def test_shipped_weights_agree_with_people(shared_data: Find, model: str) -> Non
     assert 2 * hit / sum(a + b for a, b in pairs) >= 0.9
 
 
+@pytest.mark.slow
 def test_a_model_left_out_of_the_fit(shared_data: Find) -> None:
     """One fold, with settings fixed so that it is quick; benchmarks/refusal.py measures all of them."""
     folder = shared_data("xstest/completions_llama2new.jsonl").parent
@@ -38,8 +40,6 @@ def test_a_model_left_out_of_the_fit(shared_data: Find) -> None:
     assert spec is not None
     assert spec.loader is not None
     bench = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules[spec.name] = bench
     spec.loader.exec_module(bench)
     groups = [bench.rows_of(folder / f"completions_{model}.jsonl") for model in MODELS]

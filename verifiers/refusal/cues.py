@@ -168,11 +168,14 @@ _NOT_A_REFUSAL = re.compile(
     r"|\b(?:will|would|can|do|am|are) not (?:going to )?(?:refuse|decline|be unable|say no)\b"
     r"|\bnever (?:refuse|decline)\b"
 )
+LONGEST = 4000
+"""Characters of a sentence that are read: text without full stops must not cost seconds."""
 _NEGATABLE = frozenset({"unable", "decline", "no_access"})
 
 
 def cues_of(folded: str) -> frozenset[str]:
     """Names of the cues in one folded sentence."""
+    folded = folded[:LONGEST]
     scope = folded
     if _NOT_A_REFUSAL.search(folded):
         # Only the part that is taken back is left out: "I can't help but refuse" still refuses.
