@@ -30,6 +30,8 @@ SHIPPED = {
     "weighted": "verifiers.composition:Weighted",
     "first_decided": "verifiers.composition:FirstDecided",
     "constraints": "verifiers.constraints:ConstraintsVerifier",
+    "refusal": "verifiers.refusal:RefusalVerifier",
+    "harmful": "verifiers.harmful:HarmfulVerifier",
 }
 ENTRY_POINTS = "synthloop.verifiers"
 
