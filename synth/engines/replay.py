@@ -76,11 +76,13 @@ class ReplayEngine:
             raise InputError(
                 where, f"no text in column '{self.options.prompt}'", f"columns: {', '.join(row)}"
             )
+        index = row.get("index")
+        place = None if index is None else _whole(index, where, "index is")
+        row = {**row, "completion_token_ids": _token_ids(row.get("completion_token_ids"), where)}
         for table, key in ((self._by_prompt, prompt), (self._by_problem, problem)):
             if isinstance(key, (str, int)):
                 rows = table.setdefault(str(key), {})
-                index = row.get("index")
-                index = len(rows) if index is None else int(index)
+                index = len(rows) if place is None else place
                 if index in rows:
                     raise InputError(
                         where, f"index {index} of this prompt is there already", "number them apart"
@@ -105,12 +107,11 @@ class ReplayEngine:
                 else f"{self.options.path} has no completion of this prompt"
             )
             return Output(request.id, "", ids, None, "rejected", error)
-        token_ids = row.get("completion_token_ids")
         return Output(
             id=request.id,
             text=row[self.options.completion],
             prompt_token_ids=ids,
-            token_ids=[int(token) for token in token_ids] if token_ids is not None else None,
+            token_ids=row["completion_token_ids"],
             finish_reason=row.get("finish_reason") or "stop",
             error=row.get("error"),
         )
@@ -137,6 +138,23 @@ class ReplayEngine:
 
     def close(self) -> None:
         self._queue.clear()
+
+
+def _token_ids(value: Any, where: str) -> list[int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise InputError(where, f"completion_token_ids is {value!r}", "give a list of whole numbers")
+    return [_whole(token, where, "completion_token_ids holds") for token in value]
+
+
+def _whole(value: Any, where: str, what: str) -> int:
+    """A whole number; tables with gaps make floats of them (1.0), which are taken as what they were."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(where, f"{what} {value!r}", "give whole numbers")
+    return value
 
 
 def _read(path: str) -> Iterator[dict[str, Any]]:

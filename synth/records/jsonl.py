@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,17 +22,25 @@ from synth.records.errors import InputError
 def read_jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSONL file (`.gz` allowed); blank lines are skipped.
 
-    Raises InputError naming the line when one is not a JSON object.
+    Raises InputError naming the line when one is not a JSON object or cannot be read (a damaged `.gz`).
     """
     opener = gzip.open if str(path).endswith(".gz") else open
     try:
         handle = opener(path, "rb")
     except OSError as error:
         raise InputError(str(path), f"cannot be read ({error.strerror or error})", "check the path") from None
+    number = 0
     with handle:
-        for number, line in enumerate(handle, start=1):
-            if line.strip():
-                yield parse_line(line, f"{path}, line {number}")
+        try:
+            for number, line in enumerate(handle, start=1):
+                if line.strip():
+                    yield parse_line(line, f"{path}, line {number}")
+        except (OSError, EOFError, zlib.error) as error:  # EOFError: the file is cut off
+            raise InputError(
+                f"{path}, line {number + 1}",
+                f"cannot be read ({error})",
+                "the file is damaged or no gzip: copy it again" if opener is gzip.open else "check the disk",
+            ) from None
 
 
 def parse_line(line: bytes, where: str) -> dict[str, Any]:

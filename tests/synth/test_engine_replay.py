@@ -117,6 +117,12 @@ def test_parquet_and_renamed_columns(tmp_path: Path) -> None:
     assert ask(engine, request("a", 1))["a-1"].text == "a1"
 
 
+def test_whole_numbers_that_a_table_made_floats_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, [{"prompt": "a", "completion": "b", "index": 1.0, "completion_token_ids": [5.0, 6]}])
+    assert ask(open_replay(path), request("a", 1))["a-1"].token_ids == [5, 6]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -124,13 +130,27 @@ def test_parquet_and_renamed_columns(tmp_path: Path) -> None:
         ('{"completion": "a"}\n', "row 1.*column 'prompt'"),
         ('{"prompt": "a", "completion": "b", "finish_reason": "eos"}\n', "finish_reason is 'eos'"),
         ("{\n", "line 1.*not JSON"),
+        ('{"prompt": "a", "completion": "b", "index": "x"}\n', "row 1: index is 'x'"),
+        ('{"prompt": "a", "completion": "b", "index": 0.5}\n', "row 1: index is 0.5"),
+        ('{"prompt": "a", "completion": "b", "index": true}\n', "row 1: index is True"),
+        (
+            '{"prompt": "a", "completion": "b"}\n'
+            '{"prompt": "a", "completion": "b", "completion_token_ids": [1, "q"]}\n',
+            "row 2: completion_token_ids holds 'q'",
+        ),
+        ('{"prompt": "a", "completion": "b", "completion_token_ids": [[1]]}\n', r"holds \[1\]"),
+        (
+            '{"prompt": "a", "completion": "b", "completion_token_ids": "12"}\n',
+            "completion_token_ids is '12'",
+        ),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         open_replay(path)
+    assert str(path) in caught.value.where
 
 
 def test_missing_files_are_input_errors(tmp_path: Path) -> None:
