@@ -7,6 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes depends on what else the machine does; what hangs is another test's business.
+settings.register_profile("synthloop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("synthloop")
 
 # Threads that wait must not spin: the suite's processes share few cores. Read when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
