@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -61,7 +62,7 @@ def read_file(path: str, format: str | None, where: str) -> Iterator[Row]:
         raise InputError(f"{where}.path", f"no such file: {path}", f"paths start at {os.getcwd()}")
     try:
         yield from _READERS[kind](file)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{where}.path", f"{path} cannot be read ({error})", "check the file") from None
 
 
