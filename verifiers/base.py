@@ -186,6 +186,10 @@ def check_cases(verifier: Verifier, cases: Iterable[tuple[Mapping[str, Any], str
     problems = []
     for row, status, reason in cases:
         got = verifier.verify(row)
+        for _ in range(2):
+            # Our clock ran out: on a busy machine that says nothing about the verifier.
+            if got.reason == "timeout" and got.status == "error":
+                got = verifier.verify(row)
         if got.status != status or (reason is not None and got.reason != reason):
             shown = str({k: str(v)[:60] for k, v in row.items()})
             expected = f"{status}/{reason}" if reason else status

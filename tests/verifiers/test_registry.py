@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import verifiers
 from synth.records.errors import InputError
-from verifiers.base import Verifier, failed, passed
+from verifiers.base import Verdict, Verifier, check_cases, failed, passed, unjudged
 
 FILE = """
 from dataclasses import dataclass
@@ -238,3 +240,22 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_entry_points", lambda: [point])
     assert "shouting" in verifiers.names()
     assert verifiers.get("shouting", tolerance=0.1).options.tolerance == 0.1
+
+
+def test_a_self_test_bears_a_busy_machine() -> None:
+    """A comparison that our clock cut off is asked again; one that is cut off every time is still a failure."""
+
+    class Slow(Verifier):
+        name = "slow"
+
+        def __init__(self, late: int) -> None:
+            super().__init__()
+            self.late = late
+
+        def judge(self, row: Mapping[str, Any], options: Any) -> Verdict:
+            self.late -= 1
+            return unjudged("timeout") if self.late >= 0 else passed("equal")
+
+    cases = [({"completion": "1"}, "pass", "equal")]
+    assert check_cases(Slow(2), cases) == []
+    assert "error/timeout" in check_cases(Slow(9), cases)[0]
