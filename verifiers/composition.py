@@ -270,6 +270,14 @@ def _check_problem(part: Any, row: Mapping[str, Any]) -> Verdict | None:
     return verdict if verdict.status == "error" else None
 
 
+def _settled_by(status: str, verdicts: Sequence[Verdict], total: int) -> Decision | None:
+    """Decided by a part of that status as soon as it comes, and by the first unknown part once all were asked."""
+    if verdicts[-1].status == status:
+        return _as(verdicts, len(verdicts) - 1)
+    unknown = _first(verdicts, "error") if len(verdicts) == total else None
+    return None if unknown is None else _as(verdicts, unknown)
+
+
 class AllOf(Composition):
     """`pass/all_passed` when every part passes; the first part that fails decides."""
 
@@ -285,13 +293,9 @@ class AllOf(Composition):
 
     def settle(self, verdicts: Sequence[Verdict], total: int) -> Decision | None:
         """One fail is enough whatever an unknown part would say; otherwise an unknown part leaves it unknown."""
-        if verdicts[-1].status == "fail":
-            return _as(verdicts, len(verdicts) - 1)
-        if len(verdicts) < total:
-            return None
-        unknown = _first(verdicts, "error")
-        if unknown is not None:
-            return _as(verdicts, unknown)
+        decided = _settled_by("fail", verdicts, total)
+        if decided is not None or len(verdicts) < total:
+            return decided
         return Decision("pass", min(_reward(verdict) for verdict in verdicts), "all_passed")
 
 
@@ -311,13 +315,9 @@ class AnyOf(Composition):
 
     def settle(self, verdicts: Sequence[Verdict], total: int) -> Decision | None:
         """One pass is enough whatever an unknown part would say; otherwise an unknown part leaves it unknown."""
-        if verdicts[-1].status == "pass":
-            return _as(verdicts, len(verdicts) - 1)
-        if len(verdicts) < total:
-            return None
-        unknown = _first(verdicts, "error")
-        if unknown is not None:
-            return _as(verdicts, unknown)
+        decided = _settled_by("pass", verdicts, total)
+        if decided is not None or len(verdicts) < total:
+            return decided
         return Decision("fail", max(_reward(verdict) for verdict in verdicts), "none_passed")
 
 

@@ -22,6 +22,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from verifiers.base import Verdict, unjudged
+
 HEADER = struct.Struct("!I")
 MAX_MESSAGE = 64 * 2**20
 START_TIMEOUT = 120.0
@@ -38,6 +40,15 @@ class WorkerDied(Exception):
 
 class WorkerFailed(Exception):
     """The target raised; the message says what."""
+
+
+def unanswered(error: WorkerTimeout | WorkerDied | WorkerFailed) -> Verdict:
+    """The verdict of a row that a worker gave no answer on: never the row's fault."""
+    if isinstance(error, WorkerFailed):
+        return unjudged("verifier_error", message=str(error))
+    return unjudged(
+        "timeout", limit="time" if isinstance(error, WorkerTimeout) else "memory", message=str(error)
+    )
 
 
 class _Broken(Exception):

@@ -11,7 +11,7 @@ from verifiers.base import Verdict, Verifier, check_cases, failed, passed, unjud
 from verifiers.format.content import check_json, check_xml, unfence
 from verifiers.format.options import FormatOptions
 from verifiers.format.tags import Broken, read_tags
-from verifiers.pool import WorkerDied, WorkerFailed, WorkerPool, WorkerTimeout
+from verifiers.pool import WorkerDied, WorkerFailed, WorkerPool, WorkerTimeout, unanswered
 
 TIME_LIMIT = 2.0  # seconds of a worker for one text
 MEMORY_MB = 512
@@ -80,12 +80,8 @@ class FormatVerifier(Verifier):
         }
         try:
             answer = self._pool.call(task)
-        except WorkerTimeout as error:
-            return unjudged("timeout", limit="time", message=str(error))
-        except WorkerDied as error:
-            return unjudged("timeout", limit="memory", message=str(error))
-        except WorkerFailed as error:
-            return unjudged("verifier_error", message=str(error))
+        except (WorkerTimeout, WorkerDied, WorkerFailed) as error:
+            return unanswered(error)
         if answer is None:
             return None
         if "invalid" in answer:

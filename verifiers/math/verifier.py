@@ -26,7 +26,7 @@ from verifiers.math.numbers import Number, fold, read_number
 from verifiers.math.options import MathOptions
 from verifiers.math.syntax import TooComplex, Unparsable
 from verifiers.math.types import fits, shaped, type_problem
-from verifiers.pool import WorkerDied, WorkerFailed, WorkerPool, WorkerTimeout
+from verifiers.pool import WorkerDied, WorkerFailed, WorkerPool, WorkerTimeout, unanswered
 
 TIME_LIMIT = 1.5  # seconds of a worker for one comparison
 MEMORY_MB = 1024
@@ -188,12 +188,8 @@ def _outcome(future: Future[Any]) -> Verdict | None:
     """What a worker said, or what became of it; None if the other kind of worker must be asked."""
     try:
         answer = future.result()
-    except WorkerTimeout as error:
-        return unjudged("timeout", limit="time", message=str(error))
-    except WorkerDied as error:
-        return unjudged("timeout", limit="memory", message=str(error))
-    except WorkerFailed as error:
-        return unjudged("verifier_error", message=str(error))
+    except (WorkerTimeout, WorkerDied, WorkerFailed) as error:
+        return unanswered(error)
     outcome = answer["outcome"]
     if outcome == "needs_sympy":
         return None
