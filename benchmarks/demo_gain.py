@@ -2,14 +2,13 @@
 
     python benchmarks/demo_gain.py --out runs/demo-gain [--rng-seeds 0 1 2] [--arms demo supervised ...]
 
-For every rng_seed a base is trained on its own draw of supervised rows, and from it five arms at equal cost (as many
+For every rng_seed a base is trained on its own draw of supervised rows, and from it four arms at equal cost (as many
 sampled completions and optimizer steps in all as the demo has):
 
 - demo: the recipe `demo`, its rounds of self-training.
 - supervised: as many steps on the base's own supervised rows; nothing is sampled.
 - unverified: the demo with every completion counted as passed.
 - one_round: one round with the samples and steps of all rounds.
-- one_round_short: the same with the steps of one round, as the demo's last model has them.
 
 Everything lies in --out; a second call goes on where the first was stopped. Prints a Markdown table and writes it
 with all numbers to --out/gain.json. The interval of a mean over rng_seeds is Student's t; the interval below each
@@ -105,10 +104,10 @@ def unverified(seed: Seed, folder: Path) -> list[Outcomes]:
     return [measured(seed, folder / "run" / "model", folder)]
 
 
-def one_round(seed: Seed, folder: Path, short: bool = False) -> list[Outcomes]:
+def one_round(seed: Seed, folder: Path) -> list[Outcomes]:
     """One round with as many problems as all rounds of the demo."""
     recipe = seed.demo()
-    changes = ["rounds=1", f"train.max_steps={_steps(recipe) * (1 if short else recipe.rounds)}"]
+    changes = ["rounds=1", f"train.max_steps={_steps(recipe) * recipe.rounds}"]
     if recipe.problems.per_round is not None:
         changes.append(f"problems.per_round={recipe.problems.per_round * recipe.rounds}")
     for name, domain in recipe.domains.items():
@@ -124,7 +123,6 @@ ARMS: dict[str, Callable[[Seed, Path], list[Outcomes]]] = {
     "supervised": supervised,
     "unverified": unverified,
     "one_round": one_round,
-    "one_round_short": lambda seed, folder: one_round(seed, folder, short=True),
 }
 
 
