@@ -7,8 +7,9 @@ measured is no evidence: an evaluation with too many unjudged problems stops the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from recipes import stats
 from recipes.evaluation import Evaluation
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
     from recipes.sampling import Domain
     from recipes.schema import Recipe
+
+
+class Measured(Protocol):
+    """An evaluation of whatever kind: a metric's value for each problem (or query), keyed by (domain, id)."""
+
+    def values(self, metric: str, /) -> Mapping[tuple[str, str], float]: ...
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ class Decision:
         return asdict(self)
 
 
-def decide(previous: Evaluation, candidate: Evaluation, metric: str, alpha: float, rng_seed: int) -> Decision:
-    """Compare a candidate with the last accepted model; `metric` is `pass@1`, `mean@n`, `pass@k` or `maj@k`.
+def decide(previous: Measured, candidate: Measured, metric: str, alpha: float, rng_seed: int) -> Decision:
+    """Compare a candidate with the last accepted model; `metric` is `pass@1`, `mean@n`, `pass@k`, `maj@k` or `ndcg@k`.
 
     Raises WorkError when no problem has a value of the metric in both evaluations.
     """

@@ -47,6 +47,43 @@ def _resampled_means(data: np.ndarray, rng: np.random.Generator, count: int) -> 
     return data[rng.integers(0, data.size, (count, data.size))].mean(axis=1)
 
 
+def spearman(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
+    """Spearman's rank correlation, in [-1, 1]: Pearson's of the ranks, equal values sharing their mean rank.
+
+    0 where all values of one side are equal: their order says nothing.
+    """
+    import numpy as np
+
+    ranks = []
+    for values in (first, second):
+        _, place, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
+    a, b = (each - each.mean() for each in ranks)
+    size = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / size if size else 0.0
+
+
+def spearman_interval(
+    first: Sequence[float], second: Sequence[float], n: int = 2000, rng_seed: int = 0
+) -> dict[str, float]:
+    """Spearman's correlation with its 95 % percentile bootstrap interval over pairs.
+
+    Returns {"value", "low", "high"}. Raises ValueError unless there are as many of both, at least one.
+    """
+    import numpy as np
+
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if a.shape != b.shape or a.size == 0:
+        raise ValueError(f"spearman_interval: seen {a.size} and {b.size} values; they must be pairs")
+    rng = np.random.default_rng(rng_seed)
+    drawn = (rng.integers(0, a.size, a.size) for _ in range(n))
+    low, high = np.quantile(
+        [spearman(a[some], b[some]) for some in drawn], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    )
+    value = spearman(a, b)
+    return {"value": value, "low": min(float(low), value), "high": max(float(high), value)}
+
+
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Unbiased chance that one of k samples passes, from c passes among n: 1 - C(n-c, k) / C(n, k).
 

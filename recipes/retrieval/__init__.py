@@ -1,0 +1,1 @@
+"""Measuring embedding models: retrieval sets and their metrics, sentence similarity; indexes to search by hand."""
