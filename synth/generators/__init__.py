@@ -21,6 +21,7 @@ NAMES = (
     "answers",
     "back_translation",
     "code_problems",
+    "document_queries",
     "embedding_pairs",
     "evol_instruct",
     "knowledge",

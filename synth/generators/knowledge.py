@@ -18,7 +18,6 @@ Departure: Ovadia et al. paraphrase whole chunks and train on them as plain text
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -27,6 +26,7 @@ from synth.generators.base import Generator, Item, Row, Sifted, Step, Task, Unus
 from synth.generators.checks import holds, numbers, points_at_source
 from synth.generators.novelty import words
 from synth.generators.options import at_least, some_of
+from synth.generators.passages import passages
 from synth.generators.replies import TEXT, TRUTH, list_of, one_of, record
 from synth.generators.session import Session
 from synth.records.ids import content_hash
@@ -36,8 +36,6 @@ SUPPORTED = "supported"
 VERDICTS = (SUPPORTED, "contradicted", "absent")
 FEWEST_WORDS = 3
 """Words of a fact, a question or a quote below which it says nothing."""
-_PARAGRAPH = re.compile(r"\n\s*\n")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,12 @@ class Options:
 
 def generate(session: Session, options: Options, documents: list[Item]) -> list[Item]:
     """Rows `prompt, completion, variant, question, answer, fact, quote` and the document's other columns."""
-    passages = session.sift("passages", lambda: _passages(options, documents[: options.count]))
+    chosen = documents[: options.count]
+    read = session.sift("passages", lambda: passages(chosen, options.passage_words, options.min_words))
     told = {"fact": TEXT, "quote": TEXT}
     schema = record(facts=list_of(record(**told), options.facts))
     step = Step("facts", session.template("facts"), _read_facts, schema)
-    found = session.ask(step, [_facts_task(item, options.facts) for item in passages])
+    found = session.ask(step, [_facts_task(item, options.facts) for item in read])
     facts = session.sift("new", lambda: _new(found))
     asked = [_question_task(item) for item in facts]
     step = Step("question", session.template("question"), _read_question, record(question=TEXT, answer=TEXT))
@@ -85,44 +84,7 @@ def generate(session: Session, options: Options, documents: list[Item]) -> list[
     return session.sift("rows", lambda: _rows(session, options, pairs, *said))
 
 
-# ---- Passages and facts ------------------------------------------------------------------------------------------
-
-
-def _passages(options: Options, documents: list[Item]) -> Iterator[Sifted]:
-    for document in documents:
-        kept = {key: value for key, value in document.content.items() if key != "text"}
-        for number, text in enumerate(_cut(document["text"], options.passage_words)):
-            name = content_hash("passage", document.id, number)
-            item = Item(name, {**kept, "passage": text, "passage_id": name}, (document.id,))
-            size = len(words(text))
-            short = size < options.min_words
-            yield Sifted(item, "too_short" if short else None, f"{size} words" if short else "")
-
-
-def _cut(text: str, most: int) -> Iterator[str]:
-    """Passages of at most `most` words: paragraphs together while they fit."""
-    taken: list[str] = []
-    size = 0
-    for piece, joint in _pieces(text, most):
-        length = len(words(piece))
-        if taken and size + length > most:
-            yield "".join(taken).strip()
-            taken, size = [], 0
-        taken += [piece, joint]
-        size += length
-    if "".join(taken).strip():
-        yield "".join(taken).strip()
-
-
-def _pieces(text: str, most: int) -> Iterator[tuple[str, str]]:
-    """(piece, what joins it to the next one): paragraphs, or the sentences of a long one."""
-    for paragraph in _PARAGRAPH.split(text):
-        if len(words(paragraph)) <= most:
-            yield paragraph, "\n\n"
-            continue
-        sentences = _SENTENCE.split(paragraph)
-        yield from ((each, "" if each[-1:] in "。！？" else " ") for each in sentences[:-1])
-        yield sentences[-1], "\n\n"
+# ---- Facts ------------------------------------------------------------------------------------------
 
 
 def _facts_task(item: Item, count: int) -> Task:

@@ -47,13 +47,16 @@ class Options:
     kind: str = "question_answer"
     """docstring_function, heading_section, question_answer or title_body."""
     instruction: str | None = None
-    """What the query asks for; null: a sentence that fits the kind."""
+    """What the query asks for; null: a sentence that fits the kind; empty: nothing."""
     count: int | None = None
     """Stop at so many pairs; null: all."""
     min_words: int = 3
     """Fewest words of either side."""
     max_words: int = 1000
     """Most words of the positive."""
+    hide_names: bool = False
+    """Let the function of `docstring_function` be called `f` wherever it says its name: names repeat what
+    their docstrings say, so that words alone would match them."""
 
     def __post_init__(self) -> None:
         if self.kind not in INSTRUCTIONS:
@@ -62,6 +65,10 @@ class Options:
         at_least(self, self.min_words, "max_words")
         if self.count is not None:
             at_least(self, 1, "count")
+        if self.hide_names and self.kind != "docstring_function":
+            raise ValueError(
+                f"hide_names: seen true with kind {self.kind}; only functions have names to hide"
+            )
 
 
 def generate(session: Session, options: Options, corpus: list[Item]) -> list[Item]:
@@ -81,7 +88,7 @@ def _first(decided: Iterator[Sifted], count: int | None) -> Iterator[Sifted]:
 
 def _mined(options: Options, corpus: list[Item]) -> Iterator[Sifted]:
     columns, first = COLUMNS[options.kind], dict[str, str]()
-    instruction = options.instruction or INSTRUCTIONS[options.kind]
+    instruction = INSTRUCTIONS[options.kind] if options.instruction is None else options.instruction
     for item in corpus:
         missing = [name for name in columns if not isinstance(item.get(name), str)]
         if missing:
@@ -93,7 +100,8 @@ def _mined(options: Options, corpus: list[Item]) -> Iterator[Sifted]:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             yield Sifted(Item(item.id, other), "unreadable", f"{type(error).__name__}: {error}")
             continue
-        for query, positive, more in found:
+        for query, written, more in found:
+            positive = _nameless(written, more["function"]) if options.hide_names else written
             content = {"query": query, "positive": positive, "negatives": [], "instruction": instruction}
             content |= {"kind": options.kind, **other, **more}
             pair = Item(content_hash("pair", item.id, query, positive), content, (item.id,))
@@ -154,6 +162,11 @@ def _without_docstring(lines: list[str], node: Function) -> str:
         if number not in cut:
             kept.append(line if number in quoted or line[:margin].strip() else line[margin:])
     return "\n".join(kept).strip()
+
+
+def _nameless(function: str, name: str) -> str:
+    """The function with its name, and calls of itself, reading `f`."""
+    return re.sub(rf"\b{re.escape(name)}\b", "f", function)
 
 
 def _inside_strings(node: Function) -> set[int]:

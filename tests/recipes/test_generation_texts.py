@@ -18,8 +18,9 @@ from stub_server import Body, prompt_of
 
 from recipes.settings import RecipeError, load_any
 from synth.generators import textbooks
-from synth.generators.knowledge import VARIANTS, _cut
+from synth.generators.knowledge import VARIANTS
 from synth.generators.novelty import words
+from synth.generators.passages import cut
 from synth.records.errors import WorkError
 
 DOCUMENTS = [
@@ -250,25 +251,25 @@ TEXT = st.lists(st.lists(SENTENCE, min_size=1, max_size=6).map(" ".join), max_si
 
 @given(TEXT, st.integers(1, 40))
 def test_cutting_loses_no_word_and_only_a_sentence_is_ever_too_long(text: str, most: int) -> None:
-    cut = list(_cut(text, most))
-    assert words(" ".join(cut)) == words(text)
-    assert all(each == each.strip() != "" for each in cut)
-    for each in cut:
+    pieces = list(cut(text, most))
+    assert words(" ".join(pieces)) == words(text)
+    assert all(each == each.strip() != "" for each in pieces)
+    for each in pieces:
         assert len(words(each)) <= most or len(re.findall("[.!?]", each)) == 1
 
 
 def test_passages_end_where_paragraphs_or_sentences_end() -> None:
     text = "\n\n".join(document(number, paragraphs=1) for number in range(6))
     for most in (30, 50, 100, 400):
-        cut = list(_cut(text, most))
-        assert words(" ".join(cut)) == words(text)
-        assert all(len(words(each)) <= most for each in cut)
-        assert all(each.endswith(".") for each in cut)
-    assert list(_cut(text, 400)) == [text]
-    assert list(_cut("One two three four five six.", 3)) == ["One two three four five six."]
-    assert list(_cut("一二三四。五六七八。", 5)) == ["一二三四。", "五六七八。"]
-    assert list(_cut("一二三四。五六七八。\n\nend", 8)) == ["一二三四。五六七八。", "end"]
-    assert list(_cut(" \n\n ", 5)) == []
+        pieces = list(cut(text, most))
+        assert words(" ".join(pieces)) == words(text)
+        assert all(len(words(each)) <= most for each in pieces)
+        assert all(each.endswith(".") for each in pieces)
+    assert list(cut(text, 400)) == [text]
+    assert list(cut("One two three four five six.", 3)) == ["One two three four five six."]
+    assert list(cut("一二三四。五六七八。", 5)) == ["一二三四。", "五六七八。"]
+    assert list(cut("一二三四。五六七八。\n\nend", 8)) == ["一二三四。五六七八。", "end"]
+    assert list(cut(" \n\n ", 5)) == []
 
 
 def test_short_passages_are_left_out_by_name(tmp_path: Path) -> None:
