@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 import synth.engines
+from recipes.embedding.schema import EMBEDDING, EmbeddingRecipe, Writer
 from recipes.explain import explain
 from recipes.schema import Pick, Recipe, Source
 from recipes.values import Path_
 from synth.records.errors import InputError
 
 if TYPE_CHECKING:
-    from recipes.generation.schema import AnyRecipe
+    from recipes.generation.schema import GenerationRecipe
+    from recipes.kinds import AnyRecipe
 
 Problem = tuple[Path_, str, str]
 """Where, what was seen, what to do."""
@@ -58,12 +60,15 @@ def fill_options(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_rooms(tree: Mapping[str, Any], recipe: AnyRecipe | None) -> Iterator[Problem]:
     """Validate the options of engine, verifiers and generators by their own classes; fill in `recipe`'s defaults."""
-    engine = tree.get("engine") or {}
+    above: Path_ = ("writer",) if tree.get("kind") == EMBEDDING else ()
+    holder = (tree.get("writer") or {}) if above else tree
+    engine = (holder.get("engine") or {}) if isinstance(holder, dict) else None
     if isinstance(engine, dict):
-        filled = yield from _check_room(("engine",), engine, _engine_options, "auto")
+        filled = yield from _check_room((*above, "engine"), engine, _engine_options, "auto")
+        asking = recipe.writer if isinstance(recipe, EmbeddingRecipe) else recipe
         # What `auto` stands for is found out where the run starts, so its options stay as they were given.
-        if recipe and filled is not None and recipe.engine.name != "auto":
-            recipe.engine.options = {**filled, **_from_model(recipe, filled)}
+        if asking and filled is not None and asking.engine.name != "auto":
+            asking.engine.options = {**filled, **_from_model(asking, filled)}
     domains = tree.get("domains")
     rooms = {"verifier": verifier_options_class, "generator": _generator_options}
     for name, domain in (domains if isinstance(domains, dict) else {}).items():
@@ -76,10 +81,10 @@ def check_rooms(tree: Mapping[str, Any], recipe: AnyRecipe | None) -> Iterator[P
                 getattr(recipe.domains[name], room).options = filled
 
 
-def _from_model(recipe: AnyRecipe, options: Mapping[str, Any]) -> dict[str, Any]:
+def _from_model(asking: Recipe | GenerationRecipe | Writer, options: Mapping[str, Any]) -> dict[str, Any]:
     """Engine options that the recipe says under `model`, unless `engine.options` says otherwise."""
-    model = recipe.model.model_dump(include={"dtype", "trust_remote_code"})
-    return {key: value for key, value in model.items() if key in options and key not in recipe.engine.options}
+    model = asking.model.model_dump(include={"dtype", "trust_remote_code"})
+    return {key: value for key, value in model.items() if key in options and key not in asking.engine.options}
 
 
 def _check_room(path: Path_, section: Mapping[str, Any], find: Any, default: str | None) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from synth.curate import CurateOptions, DecontaminateOptions
 from synth.records.errors import InputError
 
 if TYPE_CHECKING:
-    from recipes.generation.schema import AnyRecipe
+    from recipes.kinds import AnyRecipe
     from recipes.sampling import Domain
 
 COLUMNS = ("prompt", "question", "problem", "instruction", "text")

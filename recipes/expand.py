@@ -10,8 +10,10 @@ from typing import Any
 
 from recipes.values import Path_, dotted
 
-SHORTHANDS = (("model", "path"), ("engine", "name"), ("domains.*.train", "path"), ("domains.*.held_out", "path"),
-              ("domains.*.verifier", "name"), ("domains.*.generator", "name"), ("train.mix.*", "path"))  # fmt: skip
+SHORTHANDS = (("model", "path"), ("engine", "name"), ("writer.model", "path"), ("writer.engine", "name"),
+              ("domains.*.train", "path"), ("domains.*.held_out", "path"), ("domains.*.distractors", "path"),
+              ("domains.*.verifier", "name"), ("domains.*.generator", "name"), ("train.mix.*", "path"),
+              ("mine.rescore", "model"))  # fmt: skip
 
 
 def expand_shorthand(tree: dict[str, Any]) -> None:
@@ -27,12 +29,21 @@ def fill_splits(tree: dict[str, Any]) -> None:
     for name, fallback in (("train", "train"), ("held_out", "test")):
         for holder, key in _places(tree, f"domains.*.{name}"):
             source = holder[key]
-            if isinstance(source, dict) and source.get("split") is None:
+            if isinstance(source, dict) and source.get("split") is None and "share" not in source:
                 generated = str(source.get("path", "")).startswith("procedural:")
                 source["split"] = name if generated else fallback
-    for holder, key in _places(tree, "train.mix.*"):
-        if isinstance(holder[key], dict) and holder[key].get("split") is None:
-            holder[key]["split"] = "train"
+    for pattern in ("train.mix.*", "domains.*.distractors"):
+        for holder, key in _places(tree, pattern):
+            if isinstance(holder[key], dict) and holder[key].get("split") is None:
+                holder[key]["split"] = "train"
+
+
+def fill_verifiers(tree: dict[str, Any]) -> None:
+    """The verifier of a domain of pairs that names none, so that its options are filled in like any other's."""
+    domains = tree.get("domains") if tree.get("kind") == "embedding" else None
+    for domain in domains.values() if isinstance(domains, dict) else ():
+        if isinstance(domain, dict):
+            domain.setdefault("verifier", {"name": "pairs"})
 
 
 PATHS = ("model.path", "engine.options.path", "domains.*.train.path", "domains.*.held_out.path",
@@ -44,8 +55,9 @@ PATHS = ("model.path", "engine.options.path", "domains.*.train.path", "domains.*
          "domains.*.verifier.options.judge.model", "domains.*.verifier.options.judge.engine.options.path",
          "domains.*.verifier.options.examples", "domains.*.verifier.options.parts.*.options.examples",
          "domains.*.templates.*", "train.mix.*.path", "curate.decontaminate.against.*", "curate.dedup.against.*",
-         "curate.embed")  # fmt: skip
-FOLDERS = ("curate.dedup.against.*", "curate.embed")
+         "curate.embed", "writer.model.path", "writer.engine.options.path", "domains.*.held_out.beir",
+         "domains.*.distractors.path", "evaluate.sts.*", "mine.rescore.model", "train.guide")  # fmt: skip
+FOLDERS = ("curate.dedup.against.*", "curate.embed", "domains.*.held_out.beir")
 """Paths that may be a folder beside the recipe, too: nothing else than a path can be meant."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from recipes.embedding.schema import EMBEDDING
 from recipes.generation.schema import GENERATE
 from recipes.status import open_run, stage_rows
 from synth.records.errors import InputError, did_you_mean
@@ -29,6 +30,10 @@ def inspect(folder: str | os.PathLike[str], sample_id: str | None = None) -> Row
         from recipes.generation import lineage
 
         return lineage.overview(run) if sample_id is None else lineage.history(run, sample_id)
+    if (run.manifest() or {}).get("kind") == EMBEDDING:
+        from recipes.embedding import lineage as pairs
+
+        return pairs.overview(run) if sample_id is None else pairs.history(run, sample_id)
     return _overview(run) if sample_id is None else _history(run, sample_id)
 
 
@@ -208,6 +213,10 @@ def _trainings(run: RunFolder, index: int, decision: Row | None) -> list[Row]:
 
 def inspect_text(found: Mapping[str, Any]) -> str:
     """What `inspect` found, for people; control characters are shown as escapes."""
+    if "pair" in found:
+        from recipes.embedding.lineage import history_text as pair_text
+
+        return pair_text(found)
     if "written" in found:
         from recipes.generation.lineage import history_text
 
@@ -263,7 +272,10 @@ def _origin_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def dataset_rows(run: RunFolder) -> list[Row]:
-    """Curated rows of all rounds whose curation is closed, kept and rejected, in order of round and id."""
+    """Curated rows of all rounds whose curation is closed, kept and rejected, in order of round and id.
+
+    Rounds of kind `embedding` have the same pairs with other negatives: of these the last one's.
+    """
     from synth.store import read_parts
 
     closed = [index for index in run.rounds() if _dataset_manifest(run, index) is not None]
@@ -271,6 +283,8 @@ def dataset_rows(run: RunFolder) -> list[Row]:
         raise InputError(
             str(run.root), "no round has been curated yet", "see `synth status`; go on with `synth run`"
         )
+    if (run.manifest() or {}).get("kind") == EMBEDDING:
+        closed = closed[-1:]
     return [row for index in closed for row in read_parts(run.round(index) / "dataset")]
 
 
@@ -279,6 +293,8 @@ def card_info(run: RunFolder) -> Row:
     recipe, manifest = _recipe(run), run.manifest() or {}
     total: dict[str, Counter[str]] = {}
     for index in run.rounds():
+        if index and manifest.get("kind") == EMBEDDING:
+            break  # every round has the same pairs
         for domain, counts in ((run.metrics(index) or {}).get("funnel") or {}).items():
             if domain != "reasons":
                 total.setdefault(domain, Counter()).update(counts)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from recipes.embedding.schema import EmbeddingRecipe
 from recipes.schema import Recipe
 from synth.records.errors import InputError
 from synth.records.ids import sampling_seed
 from synth.records.lint import lint, visible
 
 if TYPE_CHECKING:
-    from recipes.generation.schema import AnyRecipe
+    from recipes.kinds import AnyRecipe
     from recipes.sampling import Domain, Rendered
     from synth.engines import Engine, Output
 
@@ -23,6 +24,11 @@ def preview(recipe: AnyRecipe, n: int = 3) -> Iterator[str]:
     """
     if n < 1:
         raise InputError("-n", str(n), "use at least 1")
+    if isinstance(recipe, EmbeddingRecipe):
+        from recipes.embedding.preview import preview as preview_embedding
+
+        yield from preview_embedding(recipe, n)
+        return
     if not isinstance(recipe, Recipe):
         from recipes.generation.preview import preview as preview_generation
 

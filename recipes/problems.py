@@ -272,7 +272,7 @@ def check_columns(
         for column in source_columns(spec):
             if _optional(name, wanted):
                 continue
-            if not any(_lookup(row, column) is not None for row in rows):
+            if not any(lookup(row, column) is not None for row in rows):
                 hint = did_you_mean(column, available)
                 fix = f"{hint}; available: {listed}" if hint.startswith("did") else f"available: {listed}"
                 raise InputError(f"{where}, columns.{name}", f"no column '{column}' in the source", fix)
@@ -300,7 +300,7 @@ def _problem(domain: str, row: Row, section: DomainSection, wanted: tuple[str, .
     content = {key: value for key, value in row.items() if key not in ("problem_id", "domain")}
     mapped = {}
     for name, spec in section.columns.items():
-        if _optional(name, wanted) and any(_lookup(row, column) is None for column in source_columns(spec)):
+        if _optional(name, wanted) and any(lookup(row, column) is None for column in source_columns(spec)):
             continue
         mapped[name] = column_value(name, row, spec)
     content.update(mapped)
@@ -323,7 +323,7 @@ def column_value(name: str, row: Row, spec: Any) -> Any:
     if isinstance(spec, AssertTests):
         return _assert_tests(row, spec)
     column = source_columns(spec)[0]
-    value = _lookup(row, column)
+    value = lookup(row, column)
     if value is None:
         raise Unusable(f"no {column} for {name}")
     if isinstance(spec, Pick):
@@ -341,13 +341,13 @@ def column_value(name: str, row: Row, spec: Any) -> Any:
 
 
 def _assert_tests(row: Row, spec: AssertTests) -> Row:
-    code = _lookup(row, spec.asserts)
+    code = lookup(row, spec.asserts)
     if not code:
         raise Unusable(f"no {spec.asserts} for tests")
     tests: Row = {"type": "assert", "code": _lines(code)}
-    if spec.setup and (setup := _lookup(row, spec.setup)):
+    if spec.setup and (setup := lookup(row, spec.setup)):
         tests["setup"] = _lines(setup)
-    if spec.entry_point and (name := _lookup(row, spec.entry_point)):
+    if spec.entry_point and (name := lookup(row, spec.entry_point)):
         tests["entry_point"] = name
     return tests
 
@@ -356,7 +356,7 @@ def _lines(value: Any) -> str:
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _lookup(row: Any, column: str) -> Any:
+def lookup(row: Any, column: str) -> Any:
     """A column by its name, else by a dotted path into it (`answers.text`, `prompt.0.content`); None if absent.
 
     A path leads into JSON text, too (`meta.reference` of what a generator wrote).
@@ -381,4 +381,4 @@ def _lookup_part(value: Any, rest: str) -> Any:
         head, dot, tail = rest.partition(".")
         item = value[int(head)] if head.isdigit() and int(head) < len(value) else None
         return _lookup_part(item, tail) if dot else item
-    return _lookup(value, rest)
+    return lookup(value, rest)

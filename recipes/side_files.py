@@ -6,14 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from recipes.generation.schema import AnyRecipe, GenerationDomain
+from recipes.embedding.schema import EmbeddingDomain, EmbeddingRecipe
+from recipes.generation.schema import GenerationDomain
+from recipes.kinds import AnyRecipe
 from recipes.schema import Domain, Recipe
 from synth.records.ids import file_hash
 
 
 def side_files(recipe: AnyRecipe) -> dict[str, Path]:
     """{recipe key: file} of worked examples, a verifier's examples, own Python files, mixed-in rows, evaluation texts,
-    earlier exports and replayed completions; keys that name something else than a local file are left out."""
+    scored sentence pairs, earlier exports and replayed completions; keys that name something else than a local file
+    are left out."""
     return {key: path for key, name in _named(recipe) if (path := Path(name).expanduser()).is_file()}
 
 
@@ -30,9 +33,14 @@ def _named(recipe: AnyRecipe) -> Iterator[tuple[str, str]]:
         yield f"curate.dedup.against.{number}", against
     if recipe.curate.embed is not None:
         yield "curate.embed", f"{recipe.curate.embed}/model.safetensors"
-    replayed = recipe.engine.options.get("path")
+    if isinstance(recipe, EmbeddingRecipe):
+        yield from ((f"evaluate.sts.{number}", path) for number, path in enumerate(recipe.evaluate.sts))
+        asking, where = recipe.writer, "writer.engine"
+    else:
+        asking, where = recipe, "engine"
+    replayed = asking.engine.options.get("path") if asking else None
     if isinstance(replayed, str):
-        yield "engine.options.path", replayed
+        yield f"{where}.options.path", replayed
 
 
 def _of_verifier(options: Any, where: str) -> Iterator[tuple[str, str]]:
@@ -56,11 +64,13 @@ def side_hashes(recipe: AnyRecipe) -> dict[str, str]:
     return {key: file_hash(path) for key, path in side_files(recipe).items()}
 
 
-def _named_by_domain(domain: Domain | GenerationDomain, where: str) -> Iterator[tuple[str, str]]:
+def _named_by_domain(
+    domain: Domain | GenerationDomain | EmbeddingDomain, where: str
+) -> Iterator[tuple[str, str]]:
     if isinstance(domain, GenerationDomain):
         for step, path in domain.templates.items():
             yield f"{where}.templates.{step}", path
-    else:
+    elif isinstance(domain, Domain):
         if isinstance(domain.prompt.few_shot, str):
             yield f"{where}.prompt.few_shot", domain.prompt.few_shot
         if domain.prompt.render:

@@ -154,10 +154,12 @@ def _round_lines(each: dict[str, Any]) -> list[str]:
 def _scores(scores: dict[str, Any]) -> str:
     parts = []
     for domain, metrics in scores.items():
-        value = metrics.get("pass@1")
-        if value:
+        # A run of kind `embedding` has its gate's metric first.
+        name = "pass@1" if "pass@1" in metrics else next(iter(metrics))
+        value = metrics[name]
+        if isinstance(value, dict):
             interval = f"[{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
-            parts.append(f"{domain} pass@1 {100 * value['value']:.1f} {interval}")
+            parts.append(f"{domain} {name} {100 * value['value']:.1f} {interval}")
     return ", ".join(parts)
 
 

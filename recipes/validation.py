@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from recipes.embedding.schema import EmbeddingRecipe
 from recipes.engine_handle import not_ready
 from recipes.models import is_served
 from recipes.prompting import Prompter, open_tokenizer
@@ -18,7 +19,8 @@ from synth.records.lint import lint
 from verifiers.base import self_test_problems
 
 if TYPE_CHECKING:
-    from recipes.generation.schema import AnyRecipe
+    from recipes.generation.schema import GenerationRecipe
+    from recipes.kinds import AnyRecipe
     from recipes.sampling import Domain
 
 SHOWN_PROMPTS = 200
@@ -43,6 +45,10 @@ class Finding:
 
 def validate(recipe: AnyRecipe) -> list[Finding]:
     """Check model, engine, data, prompts and verifiers. Nothing is sampled or trained; hub data may be fetched."""
+    if isinstance(recipe, EmbeddingRecipe):
+        from recipes.embedding.validation import validate as validate_embedding
+
+        return validate_embedding(recipe)
     if not isinstance(recipe, Recipe):
         from recipes.generation.validation import validate as validate_generation
 
@@ -105,26 +111,26 @@ def engine_findings(recipe: Recipe) -> Iterator[Finding]:
             yield Finding("warning", f"domains.{domain}.prompt.max_prompt_tokens", seen, fix)
 
 
-def engine_name(recipe: AnyRecipe) -> str:
+def engine_name(recipe: Recipe | GenerationRecipe) -> str:
     """The engine that the recipe means on this machine."""
     from synth import engines
 
     return engines.choose_engine()[0] if recipe.engine.name == "auto" else recipe.engine.name
 
 
-def installation_findings(recipe: AnyRecipe) -> Iterator[Finding]:
+def installation_findings(recipe: Recipe | GenerationRecipe) -> Iterator[Finding]:
     """What an engine needs of this machine, whatever the recipe does with it."""
     for key, seen, fix in not_ready(engine_name(recipe), recipe.engine.options):
         yield Finding("error", f"engine.{key}", seen, fix)
 
 
-_TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
+TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
 
 
 def training_findings(recipe: Recipe) -> Iterator[Finding]:
     """What training lacks: asked by `synth validate`, and before a run starts."""
     for tracker in recipe.train.trackers:
-        package = _TRACKER_PACKAGES.get(tracker, tracker)
+        package = TRACKER_PACKAGES.get(tracker, tracker)
         if importlib.util.find_spec(package) is None:
             fix = f"pip install 'synthloop[{tracker}]'"
             yield Finding("error", "train.trackers", f"{tracker} is not installed", fix)
@@ -142,10 +148,10 @@ def _tokenizer(recipe: Recipe) -> tuple[Any, list[Finding]]:
     if path == "scratch" or models.is_served(recipe.engine.name, path):
         return None, []
     try:
-        if path.startswith(models.BUILTIN) or _means_folder(path):
+        if path.startswith(models.BUILTIN) or means_folder(path):
             folder = models.resolve(path, recipe.model.revision)
         else:
-            cached = _in_hub_cache(path, recipe.model.revision)
+            cached = in_hub_cache(path, recipe.model.revision)
             if cached is None:
                 return None, [
                     Finding(
@@ -160,11 +166,13 @@ def _tokenizer(recipe: Recipe) -> tuple[Any, list[Finding]]:
         return None, [Finding("error", error.where, error.seen, error.fix)]
 
 
-def _means_folder(path: str) -> bool:
+def means_folder(path: str) -> bool:
+    """Whether a model's name can only be a folder here, or is one."""
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or Path(path).is_dir()
 
 
-def _in_hub_cache(name: str, revision: str | None) -> Path | None:
+def in_hub_cache(name: str, revision: str | None) -> Path | None:
+    """The folder of a hub model that was fetched before."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(name, "config.json", revision=revision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from recipes.cli.options import Subparsers, add_recipe, load
+from recipes.cli.options import Subparsers, add_recipe, load_any
 
 
 def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
@@ -16,7 +16,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    recipe = load(args)
+    recipe = load_any(args)
     from recipes import runner
 
     result = runner.evaluate_stage(recipe, args.model, args.out)

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recipes.generation.schema import AnyRecipe
-    from recipes.schema import Recipe
+    from recipes.kinds import AnyRecipe
 
 Subparsers = argparse._SubParsersAction
 
@@ -41,13 +40,6 @@ def _at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"seen '{text}', needs a whole number of at least 1")
     return int(text)
-
-
-def load(args: argparse.Namespace) -> Recipe:
-    """The recipe to train or measure with."""
-    from recipes.settings import load_recipe
-
-    return load_recipe(args.recipe, args.set)
 
 
 def load_any(args: argparse.Namespace) -> AnyRecipe:

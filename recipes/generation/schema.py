@@ -14,7 +14,6 @@ from recipes.schema import (
     Engine,
     Limits,
     Model,
-    Recipe,
     Section,
     Share,
     Source,
@@ -106,6 +105,3 @@ class GenerationRecipe(Section):
     def identity(self) -> dict[str, Any]:
         """What must not change between a run and its resume."""
         return without_marked(self.resolved(), EXTEND | FREE | {"parse.min_yield"})
-
-
-AnyRecipe = Recipe | GenerationRecipe

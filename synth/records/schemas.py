@@ -80,6 +80,38 @@ def dataset() -> pa.Schema:
     )
 
 
+def pairs() -> pa.Schema:
+    """Pairs for embedding training, and why each was kept, rejected or held out; `negatives` may be empty.
+
+    `evidence` is JSON text: of a rejected pair the evaluation text it is too close to, of a kept one what mining found
+    for it. `meta` is the JSON text of everything else that is known of the pair.
+    """
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("problem_id", pa.string()),
+            ("domain", pa.string()),
+            ("round", pa.int32()),
+            ("query", pa.string()),
+            ("positive", pa.string()),
+            ("negatives", pa.list_(pa.string())),
+            ("instruction", pa.string()),
+            ("source", pa.string()),
+            ("group", pa.string()),
+            ("reward", pa.float64()),
+            ("status", pa.string()),
+            ("decision", pa.string()),
+            ("decision_reason", pa.string()),
+            ("matched_id", pa.string()),
+            ("evidence", pa.string()),
+            ("meta", pa.string()),
+            ("text_repaired", pa.bool_()),
+        ]
+    )
+
+
 def written() -> pa.Schema:
     """One row a request of a generating step: what was asked, what came back, and why it is of no use (`cause`).
 

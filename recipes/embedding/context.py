@@ -1,0 +1,186 @@
+"""What the stages of an `embedding` run share, and what must be right before any of them begins."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipes import models
+from recipes.context import LimitReached
+from recipes.curation_files import check_files, named_sets
+from recipes.embedding import writing
+from recipes.embedding.curated import held_out_ids, pair_verifier
+from recipes.embedding.measure import Scores, fixed_sets, read_scored, texts_of
+from recipes.embedding.pairs import given_pairs
+from recipes.embedding.schema import HeldOutShare
+from recipes.problems import Loaded
+from recipes.side_files import side_hashes
+from recipes.validation import TRACKER_PACKAGES, Finding
+from synth.curate import evaluation_sets
+from synth.records.errors import InputError
+from synth.records.ids import content_hash, model_hash
+from synth.store import RunFolder
+
+if TYPE_CHECKING:
+    from recipes.embedding.schema import EmbeddingRecipe
+    from recipes.progress import Progress
+    from recipes.retrieval.sets import RetrievalSet
+    from trainers import Encoder
+
+EXTRA = "pip install 'synthloop[embedding]'"
+
+
+class Encoders:
+    """Holds at most one open model, encoding as the recipe's training does."""
+
+    def __init__(self, recipe: EmbeddingRecipe) -> None:
+        self._options = recipe.train_options()
+        self._hub = {"trust_remote_code": recipe.model.trust_remote_code}
+        self._path: Path | None = None
+        self._encoder: Encoder | None = None
+
+    def at(self, path: Path) -> Encoder:
+        """The model at `path`; the one before is let go."""
+        if self._encoder is None or self._path != path:
+            import trainers
+
+            self.close()
+            self._encoder = trainers.open_encoder(str(path), options=self._options, hub=self._hub)
+            self._path = path
+        return self._encoder
+
+    def close(self) -> None:
+        """Let the model's memory go."""
+        self._encoder = self._path = None
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A model of this run with its scores; `round` is None for the base, scores are in a run that trains nothing."""
+
+    path: Path
+    hash: str
+    scores: Scores | None
+    round: int | None
+
+
+@dataclass
+class Context:
+    """What every stage needs. `given` are the pairs of domains without a generator, `sets` the held-out sets that need
+    none of them."""
+
+    recipe: EmbeddingRecipe
+    folder: RunFolder
+    base: Path
+    base_hash: str
+    given: dict[str, Loaded]
+    sets: dict[str, RetrievalSet]
+    workers: int
+    progress: Progress
+    encoders: Encoders
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def pairs_folder(self) -> RunFolder:
+        """The nested run of the generators."""
+        return RunFolder(self.folder.root / "pairs")
+
+    def encode_base(self) -> Any:
+        """The base model's `encode`, the model opened if need be."""
+        return self.encoders.at(self.base).encode
+
+    def check_limits(self) -> None:
+        """Raises LimitReached."""
+        hours = self.recipe.limits.hours
+        if hours is not None and time.monotonic() - self.started >= hours * 3600:
+            raise LimitReached(f"limits.hours: {hours} used")
+
+
+def findings(recipe: EmbeddingRecipe) -> Iterator[Finding]:
+    """What is not installed for this recipe, or what its writer's engine lacks: asked by `synth validate`, and before
+    a run starts."""
+    for package, key, needed in (
+        ("sentence_transformers", "train.method", recipe.train.method != "none"),
+        ("sentence_transformers", "mine.method", recipe.mine.dense and recipe.train.method == "none"),
+        ("bm25s", "mine.method", recipe.mine.bm25),
+        ("mteb", "evaluate.mteb", bool(recipe.evaluate.mteb)),
+    ):
+        if needed and importlib.util.find_spec(package) is None:
+            fix = "pip install mteb" if package == "mteb" else EXTRA
+            yield Finding("error", key, f"needs the package {package.replace('_', '-')}", fix)
+    for tracker in recipe.train.trackers:
+        if importlib.util.find_spec(TRACKER_PACKAGES.get(tracker, tracker)) is None:
+            fix = f"pip install 'synthloop[{tracker}]'"
+            yield Finding("error", "train.trackers", f"{tracker} is not installed", fix)
+    yield from writing.findings(recipe)
+
+
+def prepare(
+    recipe: EmbeddingRecipe, folder: RunFolder, progress: Progress, workers: int
+) -> tuple[Context, dict[str, Any]]:
+    """Read pairs and held-out sets, find the model, check verifiers and files; nothing is written, mined or trained yet.
+
+    Returns what the run needs and the facts that a resumed run must find unchanged. Raises InputError for what refuses
+    the run.
+    """
+    for finding in findings(recipe):
+        if finding.level == "error":
+            raise InputError(finding.where, finding.seen, finding.fix)
+        progress.say(finding.text())
+    given = {
+        name: given_pairs(recipe, name, "train")
+        for name, domain in recipe.domains.items()
+        if domain.generator is None and domain.train is not None
+    }
+    held_out_ids(recipe, given)
+    sets = fixed_sets(recipe)
+    for number, path in enumerate(recipe.evaluate.sts):
+        read_scored(path, f"evaluate.sts.{number}")
+    # Decontamination fails closed: an evaluation set that cannot be used stops the run before any work.
+    evaluation_sets(
+        recipe.curate.decontaminate, {**known_texts(recipe, texts_of(sets)), **named_sets(recipe)}
+    )
+    check_files(recipe.curate)
+    written = writing.inputs_hashes(recipe)
+    base = models.resolve(recipe.model.path, recipe.model.revision)
+    context = Context(
+        recipe, folder, base, model_hash(base), given, sets, workers, progress, Encoders(recipe)
+    )
+    for name in recipe.domains:
+        verifier = pair_verifier(recipe, name, context.encode_base)
+        if verifier is not None:
+            verifier.close()
+    data = {
+        name: {
+            "train": written.get(name) or _pairs_hash(given.get(name)),
+            "held_out": _set_hash(sets.get(name)),
+        }
+        for name in recipe.domains
+    }
+    files = side_hashes(recipe)
+    return context, {
+        "model": {"path": recipe.model.path, "hash": context.base_hash},
+        "data": data,
+        "files": files,
+    }
+
+
+def known_texts(recipe: EmbeddingRecipe, texts: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Held-out texts by domain, with something in place of those that come with the pairs set apart for them."""
+    later = [n for n, domain in recipe.domains.items() if isinstance(domain.held_out, HeldOutShare)]
+    return {**texts, **{name: ["any text"] for name in later}}
+
+
+def _pairs_hash(loaded: Loaded | None) -> str:
+    return content_hash([[row["sample_id"], row["negatives"]] for row in loaded.rows] if loaded else [])
+
+
+def _set_hash(given: RetrievalSet | None) -> str:
+    if given is None:
+        return content_hash([])
+    graded = {query: dict(grades) for query, grades in given.qrels.items()}
+    return content_hash(dict(given.queries), dict(given.corpus), graded)

@@ -1,0 +1,186 @@
+"""Pairs of a recipe: read from their source or from the run that wrote them, columns mapped, ids given.
+
+A pair is a dict: `sample_id, problem_id, domain, query, positive, negatives, instruction, source, group, meta` and,
+under `known`, all that its verifier may look at. Its `group` is what its row says; `document_of` finds one where it
+says none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipes.embedding.checks import PAIR
+from recipes.problems import Loaded, Unusable, check_columns, column_value, lookup, source_columns
+from recipes.reading import read_source
+from recipes.schema import Source
+from synth.records.errors import InputError
+from synth.records.ids import content_hash, problem_id
+from synth.records.jsonl import repair_text
+from synth.store import RunFolder, read_parts
+
+if TYPE_CHECKING:
+    from recipes.embedding.schema import EmbeddingDomain, EmbeddingRecipe
+
+log = logging.getLogger("synthloop")
+Row = dict[str, Any]
+NEEDED = ("query", "positive")
+DOCUMENT = ("document_id", "passage_id", "path")
+"""What generators leave in `meta` that says from which document a pair comes: the first of these."""
+
+
+def given_pairs(recipe: EmbeddingRecipe, name: str, part: str) -> Loaded:
+    """The pairs of a domain's source `part` (`train` or `held_out`), each once. Unusable rows are set aside.
+
+    Raises InputError for a missing column, an empty source, or more unusable rows than `problems.max_bad`.
+    """
+    domain, where = recipe.domains[name], f"domains.{name}.{part}"
+    source = getattr(domain, part)
+    raw = list(_source_rows(source, where))
+    if not raw:
+        raise InputError(where, f"{source.path} holds no rows", "check path, split and limit")
+    columns = {column: spec for column, spec in domain.columns.items() if column in PAIR}
+    if part == "held_out":  # need not have what only training reads
+        columns = {c: spec for c, spec in columns.items() if c in NEEDED or _held(raw, spec)}
+    check_columns(raw, columns, NEEDED, where, "training")
+    loaded, seen = Loaded([]), set[str]()
+    for number, row in enumerate(raw, start=1):
+        try:
+            pair = _given(name, domain, row, columns)
+        except Unusable as reason:
+            loaded.unusable.append(f"row {number}: {reason}")
+            continue
+        if pair["sample_id"] in seen:
+            loaded.duplicates.append(f"row {number}: the same pair as an earlier row")
+        else:
+            seen.add(pair["sample_id"])
+            loaded.rows.append(pair)
+    if len(loaded.unusable) > recipe.problems.max_bad * len(raw):
+        found = f"{len(loaded.unusable)} of {len(raw)} rows unusable; {loaded.unusable[0]}"
+        raise InputError(where, found, "mend the source or its column mapping, or raise problems.max_bad")
+    found = f"{len(loaded.rows)} pairs, {len(loaded.duplicates)} duplicates left out"
+    log.info("%s: %s, %d unusable", where, found, len(loaded.unusable))
+    return loaded
+
+
+def _held(raw: Iterable[Mapping[str, Any]], spec: Any) -> bool:
+    return any(lookup(row, column) is not None for column in source_columns(spec) for row in raw)
+
+
+def _source_rows(source: Source, where: str) -> Iterator[Row]:
+    """Rows of a source; of a finished run of kind `generate` the kept ones, with what their `meta` says."""
+    folder = Path(source.path).expanduser()
+    if not (folder / "recipe.yaml").is_file():
+        yield from read_source(source, where)
+        return
+    run = RunFolder(folder)
+    if run.metrics(0) is None or not (run.round(0) / "dataset" / "manifest.json").exists():
+        raise InputError(
+            f"{where}.path", f"{folder} is a run without a dataset yet", "go on with that run first"
+        )
+    for number, row in enumerate(_kept(run)):
+        if source.limit is not None and number >= source.limit:
+            return
+        # `source` is the generator's name there: no task or data set.
+        plain = {key: row[key] for key in PAIR if key != "source" and row.get(key) is not None}
+        yield {**_meta(row), **plain}
+
+
+def _kept(run: RunFolder) -> Iterator[Row]:
+    rounds = [i for i in run.rounds() if (run.round(i) / "dataset" / "manifest.json").exists()]
+    rows = read_parts(run.round(rounds[-1]) / "dataset")
+    return (row for row in rows if row.get("decision", "kept") == "kept")
+
+
+def _meta(row: Mapping[str, Any]) -> Row:
+    return json.loads(row["meta"]) if isinstance(row.get("meta"), str) else {}
+
+
+def _given(name: str, domain: EmbeddingDomain, row: Row, columns: Mapping[str, Any]) -> Row:
+    content = dict(row)
+    for column, spec in columns.items():
+        if column in NEEDED or all(lookup(row, each) is not None for each in source_columns(spec)):
+            content[column] = column_value(column, row, spec)
+    for column in NEEDED:
+        if not isinstance(content.get(column), str) or not content[column].strip():
+            raise Unusable(f"no text in {column}")
+    negatives = content.get("negatives") or []
+    if not isinstance(negatives, list) or not all(isinstance(text, str) for text in negatives):
+        raise Unusable("negatives are no list of texts")
+    own = content.get("instruction")
+    if own is not None and not isinstance(own, str):
+        raise Unusable("instruction is no text")
+    content |= {"negatives": negatives, "instruction": own or domain.instruction}
+    named = (content[each] for each in ("query", "positive", "instruction"))
+    return _pair(name, content_hash("pair", name, *named), content)
+
+
+def written_pairs(recipe: EmbeddingRecipe, pairs: RunFolder) -> list[Row]:
+    """The pairs that the nested run of the recipe's generators kept."""
+    rows = []
+    for row in _kept(pairs):
+        known = {**_meta(row), **{column: row[column] for column in PAIR if row.get(column) is not None}}
+        known["instruction"] = row["instruction"] or recipe.domains[row["domain"]].instruction
+        known.pop("source")  # the generator's name: no task or data set
+        rows.append(_pair(row["domain"], row["sample_id"], known))
+    return rows
+
+
+def _pair(domain: str, sample_id: str, content: Row) -> Row:
+    group = content.get("group")
+    kind = content.get("type") if isinstance(content.get("type"), str) else None
+    meta = {key: value for key, value in content.items() if key not in PAIR}
+    texts = {
+        "query": content["query"],
+        "positive": content["positive"],
+        "negatives": list(content["negatives"]),
+        "instruction": content["instruction"],
+        "source": str(content.get("source") or (f"{domain}/{kind}" if kind else domain)),
+        "group": None if group is None else str(group),
+        "meta": json.dumps(meta, ensure_ascii=True, sort_keys=True),
+    }
+    repaired = {name: _repaired(value) for name, value in texts.items()}
+    return {
+        "sample_id": sample_id,
+        "problem_id": problem_id(domain, {"query": content["query"]}),
+        "domain": domain,
+        **repaired,
+        "text_repaired": repaired != texts,
+        "known": content,
+    }
+
+
+def _repaired(value: Any) -> Any:
+    """Texts without halves of surrogate pairs, which neither Arrow nor a tokenizer takes."""
+    if isinstance(value, list):
+        return [_repaired(each) for each in value]
+    return repair_text(value)[0] if isinstance(value, str) else value
+
+
+def document_of(row: Mapping[str, Any]) -> str | None:
+    """The group of a pair, or the document that it was made from, as far as either is known."""
+    if row["group"] is not None:
+        return f"group {row['group']}"
+    meta = _meta(row)
+    return next((f"{name} {meta[name]}" for name in DOCUMENT if meta.get(name) is not None), None)
+
+
+def distractor_texts(recipe: EmbeddingRecipe, name: str) -> list[str]:
+    """The documents of `domains.NAME.distractors`, each once, in order. Raises InputError where a row has none."""
+    source = recipe.domains[name].distractors
+    if source is None:
+        return []
+    where = f"domains.{name}.distractors"
+    texts: dict[str, None] = {}
+    for number, row in enumerate(_source_rows(source, where), start=1):
+        text = next((row[key] for key in ("positive", "text") if isinstance(row.get(key), str)), None)
+        if text is None:
+            has = ", ".join(map(str, row))
+            raise InputError(f"{where}, row {number}", "no text in positive or text", f"rows have: {has}")
+        texts.setdefault(text)
+    if not texts:
+        raise InputError(where, f"{source.path} holds no rows", "check path, split and limit")
+    return list(texts)

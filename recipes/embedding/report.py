@@ -1,0 +1,107 @@
+"""What a run of kind `embedding` leaves for people: the card of its model, and the lines to try it with."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from recipes.report import summary_text
+from synth.export import redact
+from synth.records.jsonl import atomic_write, repair_text
+from synth.store import RunFolder
+
+if TYPE_CHECKING:
+    from recipes.embedding.context import Context
+    from recipes.embedding.schema import EmbeddingRecipe
+
+QUERY_CHARACTERS = 60
+
+
+def end_lines(ctx: Context) -> list[str]:
+    """Where the model is, and the two commands that search with it."""
+    model, index = ctx.folder.root / "model", ctx.folder.root / "index"
+    query = "QUERY"
+    if ctx.sets:
+        first = next(iter(ctx.sets.values()))
+        query = " ".join(first.queries[next(iter(first.judged))].split())[:QUERY_CHARACTERS]
+    return [
+        f"model: {model}",
+        f"try it: synth index --model {shlex.quote(str(model))} --input DOCS.jsonl --out {shlex.quote(str(index))}",
+        f"        synth search {shlex.quote(str(index))} {shlex.quote(query)}",
+    ]
+
+
+def write_card(folder: RunFolder, recipe: EmbeddingRecipe) -> bool:
+    """Write the card as README.md of DIR/model; False where that link leads out of the run (no round accepted)."""
+    target = (folder.root / "model").resolve()
+    if not target.is_dir() or not target.is_relative_to(folder.root.resolve()):
+        return False
+    rounds = [metrics for index in folder.rounds() if (metrics := folder.metrics(index))]
+    card = embedder_card(recipe, folder.manifest() or {}, rounds)
+    with atomic_write(target / "README.md") as handle:
+        handle.write(repair_text(card)[0].encode("utf-8"))
+    return True
+
+
+def embedder_card(
+    recipe: EmbeddingRecipe, manifest: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]
+) -> str:
+    """Markdown with the hub's front matter. What looks like a key, token or password reads `[hidden]`; there are no
+    clock values."""
+    resolved, facts = redact(recipe.resolved()), redact(dict(manifest))
+    base = resolved["model"]["path"]
+    front = [
+        "---",
+        "library_name: sentence-transformers",
+        "pipeline_tag: sentence-similarity",
+        "license: unknown",
+        f"base_model: {json.dumps(str(base))}",
+        "tags: [synthloop, sentence-transformers, feature-extraction]",
+        "---",
+    ]
+    use = (
+        "from sentence_transformers import SentenceTransformer\n\n"
+        'model = SentenceTransformer("PATH")\n'
+        'queries, documents = model.encode_query(["..."]), model.encode_document(["..."])\n'
+        "print(model.similarity(queries, documents))"
+    )
+    parts = [
+        "\n".join(front),
+        f"# {recipe.name}",
+        f"Tuned from `{base}` on pairs of a query and a document that answers it, with negatives mined in "
+        f"{len(rounds)} {'round' if len(rounds) == 1 else 'rounds'}.",
+        f"## Use\n\n```python\n{use}\n```\n\n{_instructions(recipe)}",
+        "## Scores\n\nIn percent, with 95 % bootstrap intervals over queries (sentence pairs for `spearman`).\n\n"
+        f"```\n{summary_text(rounds, recipe.gate.metric, unit='queries')}\n```",
+        "## Lineage\n\n" + _lineage(resolved, facts),
+        f"## Recipe\n\n```json\n{json.dumps(resolved, indent=2, default=str)}\n```",
+        "The licence follows from the base model's and the pairs'; neither is known here.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _instructions(recipe: EmbeddingRecipe) -> str:
+    told = [f"- {name}: `{d.instruction}`" for name, d in recipe.domains.items() if d.instruction]
+    if not told:
+        return "Queries of pairs without an instruction are encoded as they stand."
+    template = json.dumps(recipe.train.query_template)
+    return f"Queries with an instruction are encoded as {template}. By domain:\n\n" + "\n".join(told)
+
+
+def _lineage(recipe: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    lines = [
+        f"- base model: `{recipe['model']['path']}`, hash `{manifest.get('model', {}).get('hash', 'unknown')}`"
+    ]
+    for name, hashes in manifest.get("data", {}).items():
+        section = recipe["domains"].get(name, {})
+        verifier = (section.get("verifier") or {}).get("name", "none")
+        generator = (section.get("generator") or {}).get("name", "none: given pairs")
+        lines.append(
+            f"- domain {name}: generator {generator}, verifier {verifier}, pairs or their sources "
+            f"`{hashes['train']}`, held-out set `{hashes['held_out']}`"
+        )
+    lines.append(f"- rng_seed {recipe['rng_seed']}")
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.get("packages", {}).items())
+    return "\n".join([*lines, f"- packages: {versions or 'unknown'}"])

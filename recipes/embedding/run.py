@@ -1,0 +1,163 @@
+"""A run of kind `embedding`: pairs, verdicts, curation, base evaluation, rounds of mining, training and the gate.
+
+1. Generators write or mine their pairs in a run of their own (DIR/pairs); the other domains' pairs are given.
+2. They are verified, set apart, curated (recipes/embedding/curated.py): DIR/round-00/verdicts, DIR/curated.
+3. Rounds (recipes/embedding/rounds.py).
+
+What is on disk is never made again: a stopped run goes on inside the step it was in.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from recipes.context import LimitReached
+from recipes.embedding import writing
+from recipes.embedding.context import Context, Tuned, prepare
+from recipes.embedding.curated import Pairs, all_pairs, decided, judged
+from recipes.embedding.measure import Exam, all_sets, exam_of, texts_of
+from recipes.embedding.report import end_lines, write_card
+from recipes.embedding.rounds import run_rounds
+from recipes.progress import Progress
+from recipes.report import funnel_text, plot_scores, summary_text
+from recipes.settings import dump_yaml
+from synth.records import schemas
+from synth.records.errors import InputError, WorkError
+from synth.records.jsonl import atomic_write
+from synth.store import RunFolder, Stage
+
+if TYPE_CHECKING:
+    from recipes.embedding.schema import EmbeddingRecipe
+
+log = logging.getLogger("synthloop")
+Row = dict[str, Any]
+MADE = ("pairs", "curated", "base", "round-00")
+"""Folders that a run's stages lie in."""
+
+
+def run_embedding(
+    recipe: EmbeddingRecipe, folder: RunFolder, check: Callable[[Row], None], workers: int
+) -> str:
+    """Run or resume the recipe in `folder`, which is locked. Returns the status it ends with: done or stopped.
+
+    `check` is given the facts that a resumed run must find unchanged, before anything is written.
+    """
+    from recipes.runner import package_versions
+
+    progress = Progress()
+    ctx, facts = prepare(recipe, folder, progress, workers)
+    check(facts)
+    first, closed, final = not folder.recipe.exists(), _closed_rounds(folder), None
+    status = "failed"
+    try:
+        with atomic_write(folder.recipe) as handle:
+            handle.write(dump_yaml(recipe).encode("utf-8"))
+        engine = recipe.writer.engine.name if recipe.writer else None
+        told = {**facts, "engine": engine, "packages": package_versions()}
+        folder.write_manifest(status="running", name=recipe.name, kind=recipe.kind, **told)
+        try:
+            final = _work(ctx)
+            status = "done"
+        except LimitReached as reached:
+            progress.say(f"stopped: {reached}; raise the limit and run again to go on")
+            status = "stopped"
+    except (KeyboardInterrupt, SystemExit):
+        status = "stopped"
+        raise
+    except InputError:
+        status = "refused" if first and not _has_rows(folder) else status
+        raise
+    finally:
+        ctx.encoders.close()
+        if status == "refused":
+            _take_back(folder)
+        else:
+            folder.write_manifest(status=status, rounds=_closed_rounds(folder))
+        log.info("run %s", status)
+    if status == "done" and closed == _closed_rounds(folder) > 0:
+        progress.say(f"nothing was left to do: {closed} rounds are closed (rounds: {recipe.rounds})")
+    _tell_end(ctx, final)
+    return status
+
+
+def _closed_rounds(folder: RunFolder) -> int:
+    return sum(folder.metrics(index) is not None for index in folder.rounds())
+
+
+def _has_rows(folder: RunFolder) -> bool:
+    """Whether anything is on disk that took work."""
+    files: Iterable[str] = ("journal.jsonl", "part-*.parquet", "evaluation.json")
+    return any(next((folder.root / place).rglob(name), None) for place in MADE for name in files)
+
+
+def _take_back(folder: RunFolder) -> None:
+    """Leave nothing of a first run that was refused before its first row (an engine that cannot start)."""
+    for name in ("recipe.yaml", "manifest.json", "model"):
+        (folder.root / name).unlink(missing_ok=True)
+    for name in MADE:
+        shutil.rmtree(folder.root / name, ignore_errors=True)
+
+
+def _work(ctx: Context) -> Tuned:
+    """Everything between the checks and the end of the run."""
+    recipe = ctx.recipe
+    ctx.check_limits()
+    writing.write_pairs(recipe, ctx.pairs_folder)
+    pairs, exam = curated_pairs(ctx)
+    if _closed_rounds(ctx.folder) < recipe.rounds:
+        ctx.progress.say(funnel_text(pairs.funnel))
+    if not pairs.kept:
+        fix = "see `synth inspect DIR`, the sources and the recipe's `curate` section"
+        raise WorkError(recipe.name, "no pair was kept, so there is nothing to train on (funnel above)", fix)
+    written = ctx.pairs_folder.metrics(0) or {}
+    tokens = written.get("tokens", {}).get("sampled", 0)
+    return run_rounds(ctx, pairs, exam, tokens)
+
+
+def _tell_end(ctx: Context, final: Tuned | None) -> None:
+    """The table of scores, its picture, the model's card and path, and how to try it."""
+    recipe, folder = ctx.recipe, ctx.folder
+    rounds = [metrics for index in folder.rounds() if (metrics := folder.metrics(index))]
+    if recipe.train.method == "none":
+        if rounds:
+            place = f"synth export {folder.root} --format jsonl --layout embedding --out PATH"
+            ctx.progress.say(f"pairs with negatives: {place}")
+        return
+    if rounds:
+        plot = plot_scores(rounds, folder.root / "score.png", recipe.gate.metric)
+        ctx.progress.say(summary_text(rounds, recipe.gate.metric, unit="queries"))
+        ctx.progress.say(f"score over rounds: {plot}")
+    if final is not None:
+        write_card(folder, recipe)
+        ctx.progress.say("\n".join(end_lines(ctx)))
+
+
+def curated_pairs(ctx: Context) -> tuple[Pairs, Exam | None]:
+    """The run's pairs with their decisions, and what models are measured on (None in a run that trains nothing)."""
+    recipe = ctx.recipe
+    stage = Stage(ctx.folder.root / "curated", schemas.pairs)
+    if not stage.closed:
+        pairs = _decided(ctx)
+        stage.write(pairs.rows, {"funnel": pairs.funnel})
+    pairs = Pairs(stage.rows(), stage.manifest()["funnel"])
+    if recipe.train.method == "none":
+        return pairs, None
+    return pairs, exam_of(recipe, all_sets(recipe, ctx.sets, pairs.held_out))
+
+
+def _decided(ctx: Context) -> Pairs:
+    recipe = ctx.recipe
+    loaded = all_pairs(recipe, ctx.given, ctx.pairs_folder)
+    verdicts: dict[str, Row] = {}
+    if any(domain.verifier for domain in recipe.domains.values()):
+        place = Stage(ctx.folder.round(0) / "verdicts", schemas.verdicts)
+        with ctx.progress.stage("verifying", sum(len(each.rows) for each in loaded.values())) as bar:
+            verdicts = judged(recipe, loaded, ctx.encode_base, place, bar, ctx.workers)
+
+    def texts(held_out: dict[str, list[Row]]) -> dict[str, list[str]]:
+        return texts_of(all_sets(recipe, ctx.sets, held_out))
+
+    return decided(recipe, loaded, verdicts, texts, ctx.folder.round(0))
