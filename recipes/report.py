@@ -101,7 +101,7 @@ def _domain_table(
     told = {label: (details.get(label) or {}).get(domain, {}) for label, _, _ in scored}
     names = list(dict.fromkeys(name for _, s, _ in scored for name in s if isinstance(s[name], Mapping)))
     names.sort(key=lambda name: name != metric)
-    problems = scored[0][1].get("n", "?")
+    problems, unit = scored[0][1].get("n", "?"), "pairs" if "spearman" in names else unit
     label_width = max(len(f"{domain} ({problems} {unit})"), 20)
     columns = [[name, *(_cell(s.get(name), name == names[0]) for _, s, _ in scored)] for name in names]
     columns += _diversity_columns(list(told.values()))

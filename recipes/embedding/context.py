@@ -122,7 +122,7 @@ def findings(recipe: EmbeddingRecipe) -> Iterator[Finding]:
 def prepare(
     recipe: EmbeddingRecipe, folder: RunFolder, progress: Progress, workers: int
 ) -> tuple[Context, dict[str, Any]]:
-    """Read pairs and held-out sets, find the model, check verifiers and files; nothing is written, mined or trained yet.
+    """Read pairs and held-out sets, find the model, check verifiers and files; nothing is written or trained yet.
 
     Returns what the run needs and the facts that a resumed run must find unchanged. Raises InputError for what refuses
     the run.

@@ -115,8 +115,9 @@ def judged(
     if stage is not None and stage.closed:
         return done
     for name, each in loaded.items():
+        section = recipe.domains[name].verifier
         waiting = [row for row in each.rows if row["sample_id"] not in done]
-        if recipe.domains[name].verifier is None or not waiting:
+        if section is None or not waiting:
             continue
         verifier = pair_verifier(recipe, name, encode)
         try:
@@ -125,7 +126,7 @@ def judged(
             known = (row["known"] for row in waiting)
             for row, verdict in zip(waiting, verifier.verify_batch(known, workers=workers), strict=True):
                 told = (verdict.status, verdict.reward, verdict.reason, verdict.details)
-                made = verdict_row(row, recipe.domains[name].verifier.name, *told)
+                made = verdict_row(row, section.name, *told)
                 done[row["sample_id"]] = made
                 if stage is not None:
                     stage.append(made)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -283,16 +283,12 @@ def _decide(
 def _say_verdict(ctx: Context, index: int, scores: Scores, decision: Decision, loss: float | None) -> None:
     word = "accepted" if decision.accepted else "REJECTED, rolled back"
     p = decision.p_better if decision.difference >= 0 else decision.p_worse
-    parts = _values(scores.scores, decision.metric)
+    own = [_value(name, scores.scores[name], decision.metric) for name in scores.outcomes]
     told = f"({100 * decision.difference:+.1f} points, p = {p:.3g})"
     lost = "" if loss is None else f"; rank correlation {-100 * loss:+.1f} points to the base"
-    ctx.progress.say(f"round {index}: {decision.metric} {', '.join(parts)}  {told}{lost}: {word}")
+    ctx.progress.say(f"round {index}: {decision.metric} {', '.join(own)}  {told}{lost}: {word}")
 
 
-def _values(scores: Mapping[str, Any], metric: str) -> Sequence[str]:
-    return [
-        f"{name} {100 * found[metric]['value']:.1f} "
-        f"[{100 * found[metric]['low']:.1f}, {100 * found[metric]['high']:.1f}]"
-        for name, found in scores.items()
-        if metric in found
-    ]
+def _value(name: str, found: Mapping[str, Any], metric: str) -> str:
+    value, low, high = (100 * found[metric][key] for key in ("value", "low", "high"))
+    return f"{name} {value:.1f} [{low:.1f}, {high:.1f}]"

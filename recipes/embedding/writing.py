@@ -87,6 +87,7 @@ def write_pairs(recipe: EmbeddingRecipe, folder: RunFolder) -> None:
     nested = writing_recipe(recipe)
     if nested is None or folder.metrics(0) is not None:
         return
+    folder.root.mkdir(parents=True, exist_ok=True)
     try:
         status = run_generation(nested, folder, lambda facts: None)
     except InputError as error:

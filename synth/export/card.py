@@ -100,6 +100,8 @@ def _origin(rows: Sequence[Mapping[str, Any]]) -> str:
         return "Rows were taken from a corpus as they are; no model wrote them"
     if generators:
         return "A model wrote them, asked by the generator that `source` names"
+    if rows and all("query" in row for row in rows):
+        return "Pairs were given, or came from a corpus or a model; each was judged by its domain's verifier, if any"
     return "Completions were sampled from a model and judged by execution or rule"
 
 

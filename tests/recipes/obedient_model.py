@@ -1,4 +1,4 @@
-"""What a model would answer that does as the prompts of the pair, knowledge and textbook generators say.
+"""What a model would answer that does as the prompts of the pair, query, knowledge and textbook generators say.
 
 `answer` is handed to the stub server. Documents that it reads are made by `document`: sentences with a year each.
 """
@@ -14,7 +14,8 @@ from stub_server import Body, prompt_of, sentence, value_for
 
 WORDS = re.compile(r"(\d+)\s+words")
 PASSAGE = re.compile(
-    r"Passage:\n(.*?)\n\n(?:- \"|Question:|Give one|1\. )|The passage that the fact is from:\n(.*?)\n\n- ",
+    r"Passage:\n(.*?)\n\n(?:- \"|Question:|Query:|Give one|One query|1\. )"
+    r"|The passage that the fact is from:\n(.*?)\n\n- ",
     re.S,
 )
 LONG = ("positive", "negative", "text", "given", "match")
@@ -86,6 +87,16 @@ def _support(prompt: str, rng: random.Random, schema: Any) -> Any:
     return {"quote": quotes[0], "supported": True}
 
 
+def _queries(prompt: str, rng: random.Random, schema: Any) -> Any:
+    said = sentences(passage_in(prompt))
+    count = schema["properties"]["queries"]["maxItems"]
+    return {"queries": [" ".join(reversed(rng.choice(said).rstrip(".").split()[:7])) for _ in range(count)]}
+
+
+def _answers(prompt: str, rng: random.Random, schema: Any) -> Any:
+    return {"quote": sentences(passage_in(prompt))[0], "answers": True}
+
+
 def _paraphrases(prompt: str, rng: random.Random, schema: Any) -> Any:
     fact = prompt.partition("Fact: ")[2].partition("\n")[0]
     count = schema["properties"]["paraphrases"]["maxItems"]
@@ -101,5 +112,7 @@ _KNOWLEDGE = {
     ("question", "answer"): _question,
     ("quote", "supported"): _support,
     ("paraphrases",): _paraphrases,
+    ("queries",): _queries,
+    ("quote", "answers"): _answers,
     ("verdicts",): _faithful,
 }
