@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from recipes.embedding.measure import fixed_sets, texts_of
 from recipes.embedding.pairs import distractor_texts, given_pairs
 from recipes.embedding.schema import EmbeddingRecipe
 from recipes.embedding.split import set_apart, together
-from recipes.settings import load_any
+from recipes.schema import Source
+from recipes.settings import RecipeError, load_any
 from synth.curate.text import normalise
 from synth.records.errors import InputError
 
@@ -117,6 +119,26 @@ def test_distractors_stand_among_the_documents(tmp_path: Path) -> None:
     write_rows(tmp_path / "more.jsonl", [])
     with pytest.raises(InputError, match="holds no rows"):
         distractor_texts(made, "it")
+
+
+def test_a_source_reaches_the_reader_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Source] = []
+
+    def read(source: Source, where: str) -> Iterator[dict[str, Any]]:
+        seen.append(source)
+        yield from ({**row, "text": row["positive"]} for row in pairs()[: source.limit])
+
+    monkeypatch.setattr("recipes.embedding.pairs.read_source", read)
+    told = {"path": "x/y", "limit": 3, "format": "csv", "config": "main", "split": "dev"}
+    parts = ("train", "held_out", "distractors")
+    made = recipe(tmp_path, pairs(), **{f"domains.it.{part}": told for part in parts})
+    assert len(given_pairs(made, "it", "train").rows) == 3
+    assert len(fixed_sets(made)["it"].queries) == 3
+    assert [each.model_dump(exclude_none=True) for each in seen] == [told] * 3
+    with pytest.raises(RecipeError, match="count: 2 of a source that is not generated"):
+        recipe(tmp_path, pairs(), **{"domains.it.train": {"path": "x/y", "count": 2}})
+    split = recipe(tmp_path, pairs()).domains["it"]
+    assert (split.train.split, split.held_out.split) == ("train", "test")  # type: ignore[union-attr]
 
 
 # ---- Splitting ---------------------------------------------------------------------------------------------------
