@@ -98,7 +98,7 @@ class DenseSearch:
         """The best k documents of each query (unit vectors [n, d])."""
         k = min(k, len(self.vectors))
         if k == 0:
-            return [ranked(np.zeros(0, np.int64), np.zeros(0)) for _ in queries]
+            return [ranked(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in queries]
         if self._graph is None:
             return nearest(queries, [self.vectors], k)
         self._graph.expansion_search = max(EXPANSION, 2 * k)

@@ -61,8 +61,8 @@ class Documents:
     """All positives and the texts of a corpus.
 
     The first `candidates` of `texts` are one a normal form (the least spelling), without empty ones; behind them are
-    further spellings of positives, which are scored as they stand but never searched. `repeated` counts the different
-    spellings that were left out.
+    further spellings of positives, whose vectors are their own but which are never searched. `spelt` has for each text
+    the candidate of its normal form, -1 for an empty one; `repeated` counts the spellings that are no candidates.
     """
 
     def __init__(self, pairs: Sequence[Pair], corpus: Iterable[str]) -> None:
@@ -82,6 +82,7 @@ class Documents:
         self.repeated = sum(1 for text in rest if text.strip())
         self.texts = first + [text for text in rest if text in positives]
         self._numbers = {text: number for number, text in enumerate(self.texts)}
+        self.spelt = [self.of_form.get(normalise(text), -1) for text in self.texts]
 
     def number(self, text: str) -> int:
         """The place of a positive in `texts`."""

@@ -192,17 +192,17 @@ class _Lexical:
     """The search by words."""
 
     def __init__(self, documents: Documents) -> None:
-        self._candidates = documents.candidates
-        self._search = BM25Search(documents.texts)
+        self._spelt = np.asarray(documents.spelt, np.int64)
+        self._search = BM25Search(documents.texts[: documents.candidates])
 
     def look(self, leads: list[Pair], k: int) -> tuple[list[Ranking], list[Score]]:
         """Per query its best k documents that share a word with it, and the score of any."""
         found = [self._search.scores(lead.query) for lead in leads]
-        rankings = [matching(scores[: self._candidates], k) for scores in found]
-        return rankings, [self._score(scores) for scores in found]
+        return [matching(scores, k) for scores in found], [self._score(scores) for scores in found]
 
     def _score(self, scores: NDArray[np.float32]) -> Score:
-        return lambda numbers: scores[numbers].astype(np.float64)
+        padded = np.append(scores, 0).astype(np.float64)  # of a text without words, which is no candidate
+        return lambda numbers: padded[self._spelt[numbers]]
 
 
 # ---- Choosing ----------------------------------------------------------------------------------------------------
@@ -291,7 +291,8 @@ class _Chooser:
     def _window(self, row: int, asked: _Asked) -> tuple[list[int], list[int], Counter[str]]:
         """Documents within the ranks, their ranks, and why those that were passed over cannot be negatives."""
         of_form, (first, last) = self._documents.of_form, self._options.window
-        barred = {of_form.get(form): why for form, why in self._taboo.of(self._pairs[row]).items()}
+        taboo = self._taboo.of(self._pairs[row])
+        barred = {of_form[form]: why for form, why in taboo.items() if form in of_form}
         inside: list[tuple[int, int, int]] = []
         passed: dict[int, str] = {}
         for search, ranking in enumerate(asked.rankings):
