@@ -5,27 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainers.contrastive_options import ContrastiveOptions
 from trainers.options import LoraOptions, ScratchOptions, TrainOptions
 
 if TYPE_CHECKING:
+    from trainers.embedding.encoder import Encoder, open_encoder
+    from trainers.embedding.loop import train_embedder
     from trainers.loop import TrainResult, train
 
 __all__ = [
+    "ContrastiveOptions",
+    "Encoder",
     "LoraOptions",
     "ScratchOptions",
     "TrainOptions",
     "TrainResult",
     "check_adapter",
     "logprobs",
+    "open_encoder",
     "train",
+    "train_embedder",
 ]
+
+# Names that come with torch, and where they are.
+LAZY = {
+    "train": "trainers.loop",
+    "TrainResult": "trainers.loop",
+    "train_embedder": "trainers.embedding.loop",
+    "Encoder": "trainers.embedding.encoder",
+    "open_encoder": "trainers.embedding.encoder",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("train", "TrainResult"):
-        from trainers import loop
+    if name in LAZY:
+        from importlib import import_module
 
-        return getattr(loop, name)
+        return getattr(import_module(LAZY[name]), name)
     raise AttributeError(f"module 'trainers' has no attribute '{name}'")
 
 

@@ -89,7 +89,7 @@ def test_broken_tokenizer_is_an_input_error(tmp_path: Path, start: Path, text: b
 
 
 def test_running_out_of_memory_is_not_the_input_s_fault() -> None:
-    with pytest.raises(MemoryError), models._reading("here", "mend it"):
+    with pytest.raises(MemoryError), models.reading("here", "mend it"):
         raise MemoryError
 
 

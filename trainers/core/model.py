@@ -43,7 +43,7 @@ def open_config(path: str, **hub: Any) -> Any:
     """The model's configuration. Raises InputError where there is no model."""
     from transformers import AutoConfig
 
-    with _reading(f"model {path}", "give a folder with config.json or a name on the hub"):
+    with reading(f"model {path}", "give a folder with config.json or a name on the hub"):
         return AutoConfig.from_pretrained(path, **hub)
 
 
@@ -56,7 +56,7 @@ def open_tokenizer(path: str, **hub: Any) -> Any | None:
 
     if Path(path).is_dir() and not any(Path(path).glob("*token*")):
         return None
-    with _reading(f"tokenizer of {path}", "mend its files, or copy them anew from where the model came from"):
+    with reading(f"tokenizer of {path}", "mend its files, or copy them anew from where the model came from"):
         return AutoTokenizer.from_pretrained(path, **hub)
 
 
@@ -72,7 +72,7 @@ def open_model(path: str, options: TrainOptions, compute: torch.dtype, **hub: An
     frozen_as_stored = options.lora is not None and compute == torch.bfloat16
     extra = {} if options.attention == "auto" else {"attn_implementation": options.attention}
     dtype = "auto" if frozen_as_stored else torch.float32
-    with _reading(f"weights of {path}", "give a folder with the whole model"):
+    with reading(f"weights of {path}", "give a folder with the whole model"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, output_loading_info=True, **extra, **hub
         )
@@ -86,7 +86,7 @@ def open_model(path: str, options: TrainOptions, compute: torch.dtype, **hub: An
 
 
 @contextmanager
-def _reading(where: str, fix: str) -> Iterator[None]:
+def reading(where: str, fix: str) -> Iterator[None]:
     """Turn whatever a reader of foreign files raises into an InputError; running out of memory is none."""
     import torch
 
@@ -126,11 +126,11 @@ def _mend_generation_config(path: str, model: Any) -> None:
         settings.validate(strict=True)
     except ValueError:
         settings.do_sample = True
-        with _reading(f"generation_config.json of {path}", "mend or delete it"):
+        with reading(f"generation_config.json of {path}", "mend or delete it"):
             settings.validate(strict=True)
 
 
-def add_adapter(model: Any, lora: LoraOptions) -> Any:
+def add_adapter(model: Any, lora: LoraOptions, task_type: str = "CAUSAL_LM") -> Any:
     """The model wrapped in a LoRA adapter (float32) with everything else frozen.
 
     Raises InputError for layers that do not exist or share their weights with another one.
@@ -143,7 +143,7 @@ def add_adapter(model: Any, lora: LoraOptions) -> Any:
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
+        task_type=task_type,  # type: ignore[arg-type]
     )
     try:
         wrapped = get_peft_model(model, config)
@@ -170,7 +170,7 @@ def check_adapter(path: str, lora: LoraOptions, **hub: Any) -> None:
     from transformers import AutoModelForCausalLM
 
     config = open_config(path, **hub)
-    with _reading(f"model {path}", "give a model that transformers knows"), torch.device("meta"):
+    with reading(f"model {path}", "give a model that transformers knows"), torch.device("meta"):
         shape = AutoModelForCausalLM.from_config(config, **hub)
     add_adapter(shape, lora)
 

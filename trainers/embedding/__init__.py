@@ -1,0 +1,1 @@
+"""Contrastive tuning's parts, each once: rows, batches, tokens, encoder, loss, loop."""

@@ -1,0 +1,101 @@
+"""An embedding model made ready to be trained, and the finished folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from synth.records.errors import InputError, WorkError
+from trainers.contrastive_options import ContrastiveOptions
+from trainers.core import model as models
+from trainers.core.card import model_card
+from trainers.embedding.encoder import INSTRUCT, Encoder, open_model
+from trainers.embedding.rows import Pairs
+from trainers.embedding.tokens import Tokens
+from trainers.loop import RECORD, TrainResult
+
+if TYPE_CHECKING:
+    import torch
+
+# The reopened tokenizer is compared on these with the one that was trained with.
+PROBES = ("", "a", "def f(x):\n    return x", "Grüße, 世界", "word " * 20_000)
+
+
+def open_for_training(
+    path: str, options: ContrastiveOptions, compute: torch.dtype, pairs: Pairs, **hub: Any
+) -> tuple[Any, Tokens, str]:
+    """The model with float32 master weights, an adapter if asked for, and unit vectors; its tokenisation; the type
+    that its weights are stored in.
+
+    Only the frozen base under an adapter stays as it is stored, where that is also computed in. Prompts are set so
+    that whoever encodes with the saved model reads what was trained.
+    """
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    model, tokens = open_model(path, options, "auto", **hub)
+    stored = next(model.parameters()).dtype
+    if options.lora is None or compute != torch.bfloat16 or stored != compute:
+        model.float()
+    size = model.get_embedding_dimension()
+    for wanted in options.matryoshka:
+        if wanted > size:
+            raise InputError("train.matryoshka", f"{wanted} of {size} dimensions", "use smaller ones")
+    if not any(isinstance(module, Normalize) for module in model):
+        model.append(Normalize())
+    instructions = pairs.instructions()
+    if len(instructions) == 1 and "" not in instructions:
+        # Every query was read with it: it is what a query without an instruction of its own means.
+        (instruction,) = instructions
+        model.prompts["query"] = model.prompts[INSTRUCT].replace("{instruction}", instruction)
+    first = model[0]
+    pooler = getattr(first.model, "pooler", None)
+    if pooler is not None:
+        pooler.requires_grad_(False)  # it takes no part in the vectors
+    if options.gradient_checkpointing:
+        # The non-reentrant form replays dropout and lets gradients reach adapters below frozen embeddings.
+        first.model.gradient_checkpointing_enable({"use_reentrant": False})
+    if options.lora is not None:
+        first.model = models.add_adapter(first.model, options.lora, "FEATURE_EXTRACTION")
+    return model, tokens, str(stored).removeprefix("torch.")
+
+
+def write_embedder(
+    result: TrainResult, encoder: Encoder, dtype: str, fingerprint: str, card: Mapping[str, Any]
+) -> None:
+    """Write the folder `result.path` so that it appears whole or not at all; sentence-transformers opens it.
+
+    The adapter is merged; the model is used up. Raises WorkError if the written tokenizer reads texts otherwise
+    than the one that was trained with.
+    """
+    import torch
+
+    out, model = result.path, encoder.model
+    # The same name every time, so that the next try clears away what a killed one left.
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    first = model[0]
+    first.model = models.merged(first.model)
+    model.to("cpu").to(getattr(torch, dtype))
+    first.model.config.dtype = getattr(torch, dtype)
+    model.save_pretrained(str(temporary), create_model_card=False)
+    header = {"fingerprint": fingerprint, "stopped_early": result.stopped_early}
+    record = "".join(json.dumps(line) + "\n" for line in (header, *result.logs))
+    for name, text in (("README.md", model_card(**card)), (RECORD, record)):
+        (temporary / name).write_text(text, encoding="utf-8", newline="\n")
+    _check_tokenizer(str(temporary), encoder.tokens)
+    models.publish(temporary, out)
+
+
+def _check_tokenizer(folder: str, tokens: Tokens) -> None:
+    from transformers import AutoTokenizer
+
+    again = Tokens(AutoTokenizer.from_pretrained(folder), tokens.end_id)
+    for text, before, after in zip(PROBES, tokens.ids(PROBES), again.ids(PROBES), strict=True):
+        if before.tolist() != after.tolist():
+            raise WorkError(
+                "the written tokenizer", f"reads {text[:30]!r} otherwise than the one trained with",
+                "report this with the model's name",
+            )  # fmt: skip
