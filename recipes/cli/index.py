@@ -38,8 +38,10 @@ def run(args: argparse.Namespace) -> int:
     from recipes.progress import Progress
     from recipes.retrieval.indexing import make_index
 
-    with Progress().stage(f"index {args.input}"):
-        index = make_index(args.model, args.input, args.out, args.text, args.id, args.instruction)
+    with Progress().stage(f"index {args.input}") as bar:
+        index = make_index(
+            args.model, args.input, args.out, args.text, args.id, args.instruction, on_progress=bar.update
+        )
     print(f"{index.manifest['rows']:,} documents, {index.manifest['dimensions']} dimensions: {args.out}")
     print(f"try: synth search {args.out} 'what you look for'")
     return 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from recipes.reading import file_format, means_file, read_file
 from recipes.retrieval.sets import document_text
@@ -13,6 +15,8 @@ from synth.records.ids import content_hash, model_hash
 from synth.retrieval.dense import encoded
 from synth.retrieval.index import Hit, Index, check_target, open_index, write_index
 
+ENCODED = 1024
+"""Documents between two signs of life."""
 IDS = ("_id", "id")
 """Fields that are taken for ids where none is named."""
 
@@ -98,17 +102,22 @@ def make_index(
     fields: Sequence[str] = (),
     id_field: str | None = None,
     instruction: str = "",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Index:
-    """Encode a file's documents and write the index folder. Everything is looked at before the model is loaded."""
+    """Encode a file's documents and write the index folder. All else is looked at before the model is loaded."""
     digest = named_hash(model, "--model")
     check_target(Path(out).expanduser().absolute())
     ids, texts = read_documents(path, fields, id_field)
     from trainers import open_encoder
 
-    vectors = encoded(open_encoder(model).encode, texts, "document")
-    name = str(Path(model).expanduser().resolve()) if Path(model).expanduser().is_dir() else model
+    encode, parts = open_encoder(model).encode, []
+    for begin in range(0, len(texts), ENCODED):
+        on_progress(begin, len(texts))
+        parts.append(encoded(encode, texts[begin : begin + ENCODED], "document"))
+    folder = Path(model).expanduser()
+    name = str(folder.resolve()) if folder.is_dir() else model
     facts = {"model": name, "model_hash": digest, "instruction": instruction}
-    return open_index(write_index(out, ids, texts, vectors, facts))
+    return open_index(write_index(out, ids, texts, np.concatenate(parts), facts))
 
 
 def named_hash(model: str, where: str) -> str:

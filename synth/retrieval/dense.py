@@ -58,8 +58,9 @@ def encoded_blocks(
         found = encode(part, role, told) if any(told) else encode(part, role)
         try:
             vectors = unit(found)
-        except ValueError as error:
-            raise WorkError("encode", str(error), "check the model") from None
+        except ValueError:
+            seen = f"gave an array of shape {np.shape(found)}, or numbers that are not finite, for {len(part)} texts"
+            raise WorkError("encode", seen, "check the model") from None
         if len(vectors) != len(part):
             raise WorkError("encode", f"gave {len(vectors)} vectors for {len(part)} texts", "check the model")
         yield vectors
