@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -76,6 +77,17 @@ def test_exact_search_is_that_of_all_cosines() -> None:
     assert DenseSearch(documents).exact
     assert [len(each.documents) for each in DenseSearch(documents[:3]).search(queries, 9)] == [3] * 20
     assert [len(each.documents) for each in DenseSearch(documents[:0]).search(queries, 9)] == [0] * 20
+
+
+def test_not_all_cosines_are_held_at_once() -> None:
+    documents, queries = clustered(20_000, 16, 0), clustered(2_000, 16, 1)
+    tracemalloc.start()
+    try:
+        nearest(queries, [documents], 10)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 0.25 * 4 * len(documents) * len(queries)
 
 
 def test_the_graph_finds_nearly_all_and_scores_what_it_finds_exactly() -> None:
