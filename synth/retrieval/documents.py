@@ -60,9 +60,9 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
 class Documents:
     """All positives and the texts of a corpus.
 
-    The first of `texts` are the candidates, one for each normal form (its least spelling; `forms`), without empty
-    ones; behind them are further spellings of positives, which have vectors of their own but are never searched. `spelt` has
-    for each text the candidate of its form, -1 for an empty one; `repeated` counts the spellings that are no candidates.
+    The first of `texts` are the candidates, one for each normal form (its least spelling; `forms`), without empty ones;
+    behind them are further spellings of positives, which have vectors of their own but are never searched. `spelt` has
+    for each text the candidate of its form, -1 for an empty one; `repeated` counts spellings that are no candidates.
     """
 
     def __init__(self, pairs: Sequence[Pair], corpus: Iterable[str]) -> None:

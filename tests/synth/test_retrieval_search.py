@@ -80,7 +80,7 @@ def test_exact_search_is_that_of_all_cosines() -> None:
 
 
 def test_not_all_cosines_are_held_at_once() -> None:
-    documents, queries = clustered(20_000, 16, 0), clustered(2_000, 16, 1)
+    documents, queries = clustered(40_000, 16, 0), clustered(2_000, 16, 1)
     tracemalloc.start()
     try:
         nearest(queries, [documents], 10)
