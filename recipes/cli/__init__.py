@@ -33,6 +33,8 @@ VERBS = (
     "train",
     "evaluate",
     "export",
+    "index",
+    "search",
     "clean",
     "doctor",
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from synth.export.card import MARK, dataset_card
 from synth.export.layouts import PAIRS_PER_PROBLEM, Laid, is_kept, lay_out, reason_of
 from synth.records.errors import InputError, WorkError, did_you_mean
-from synth.records.jsonl import atomic_write, read_jsonl, repair_text, sync_folder, sync_tree, write_jsonl
+from synth.records.jsonl import atomic_folder, atomic_write, read_jsonl, repair_text, write_jsonl
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -170,27 +169,14 @@ def _is_export(folder: Path) -> bool:
 
 def _write_folder(target: Path, rows: list[Row], data_format: str, card: Any) -> tuple[Path, Path]:
     """Fill a folder under a temporary name, then put it in the place of the old one."""
-    building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    shutil.rmtree(building, ignore_errors=True)
-    try:
-        if data_format == "datasets":
+    name = None if data_format == "datasets" else f"train.{data_format}"
+    with atomic_folder(target) as building:
+        if name is None:
             _save_to_disk(building, rows)
-            name = None
         else:
-            building.mkdir(parents=True)
-            name = f"train.{data_format}"
             _write_file(building / name, rows, data_format)
         with atomic_write(building / "README.md") as handle:
             handle.write(card(name))
-        sync_tree(building)
-        if target.exists():
-            os.rename(target, old)
-        os.rename(building, target)
-        sync_folder(target.parent)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return target / name if name else target, target / "README.md"
 
 

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from synth.curate.text import space_out
 from synth.records.errors import InputError
 from synth.retrieval.dense import PIP
-from synth.retrieval.ranking import Ranking, best
+from synth.retrieval.ranking import Ranking, Scores, best
 
 K1 = 1.2
 B = 0.75
@@ -63,25 +62,26 @@ class BM25Search:
             raise InputError("bm25", f"needs the package bm25s ({error})", PIP) from None
         self.size = len(texts)
         # Numbered here: the package would number words in the order of a set, another one in every process.
-        numbers: dict[str, int] = {}
-        lists = [[numbers.setdefault(word, len(numbers)) for word in words(text)] for text in texts]
+        self._numbers: dict[str, int] = {}
+        lists = [
+            [self._numbers.setdefault(word, len(self._numbers)) for word in words(text)] for text in texts
+        ]
         self._index: Any = None
-        if numbers:
+        if self._numbers:
             self._index = package.BM25(k1=K1, b=B, method="lucene")
-            self._index.index((lists, numbers), show_progress=False)
+            self._index.index((lists, self._numbers), create_empty_token=False, show_progress=False)
 
-    def scores(self, query: str) -> NDArray[np.float32]:
+    def scores(self, query: str) -> Scores:
         """The score of every document [documents]; 0 where no word is shared."""
-        if self._index is None:
-            return np.zeros(self.size, np.float32)
-        return self._index.get_scores(words(query))
+        known = [self._numbers[word] for word in words(query) if word in self._numbers]
+        return self._index.get_scores(known) if known else np.zeros(self.size, np.float32)
 
     def search(self, query: str, k: int) -> Ranking:
         """The best k documents that share a word with the query."""
         return matching(self.scores(query), k)
 
 
-def matching(scores: NDArray[np.float32], k: int) -> Ranking:
+def matching(scores: Scores, k: int) -> Ranking:
     """The best k documents of scores [documents] above 0."""
-    ranking = best(scores, k)
-    return Ranking(*(part[ranking.scores > 0] for part in ranking))
+    documents, found = best(scores, k)
+    return Ranking(documents[found > 0], found[found > 0])

@@ -58,8 +58,9 @@ def encoded_blocks(
         found = encode(part, role, told) if any(told) else encode(part, role)
         try:
             vectors = unit(found)
-        except ValueError as error:
-            raise WorkError("encode", str(error), "check the model") from None
+        except ValueError:
+            seen = f"gave an array of shape {np.shape(found)}, or numbers that are not finite, for {len(part)} texts"
+            raise WorkError("encode", seen, "check the model") from None
         if len(vectors) != len(part):
             raise WorkError("encode", f"gave {len(vectors)} vectors for {len(part)} texts", "check the model")
         yield vectors
@@ -98,7 +99,7 @@ class DenseSearch:
         """The best k documents of each query (unit vectors [n, d])."""
         k = min(k, len(self.vectors))
         if k == 0:
-            return [ranked(np.zeros(0, np.int64), np.zeros(0)) for _ in queries]
+            return [ranked(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in queries]
         if self._graph is None:
             return nearest(queries, [self.vectors], k)
         self._graph.expansion_search = max(EXPANSION, 2 * k)

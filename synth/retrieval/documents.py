@@ -60,9 +60,9 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
 class Documents:
     """All positives and the texts of a corpus.
 
-    The first `candidates` of `texts` are one a normal form (the least spelling), without empty ones; behind them are
-    further spellings of positives, which are scored as they stand but never searched. `repeated` counts the different
-    spellings that were left out.
+    The first of `texts` are the candidates, one for each normal form (its least spelling; `forms`), without empty ones;
+    behind them are further spellings of positives, which have vectors of their own but are never searched. `spelt` has
+    for each text the candidate of its form, -1 for an empty one; `repeated` counts spellings that are no candidates.
     """
 
     def __init__(self, pairs: Sequence[Pair], corpus: Iterable[str]) -> None:
@@ -78,10 +78,11 @@ class Documents:
                 first.append(text)
             else:
                 rest.append(text)
-        self.candidates = len(first)
+        self.forms = list(self.of_form)
         self.repeated = sum(1 for text in rest if text.strip())
         self.texts = first + [text for text in rest if text in positives]
         self._numbers = {text: number for number, text in enumerate(self.texts)}
+        self.spelt = [self.of_form.get(normalise(text), -1) for text in self.texts]
 
     def number(self, text: str) -> int:
         """The place of a positive in `texts`."""
@@ -89,19 +90,24 @@ class Documents:
 
 
 class Taboo:
-    """Which documents can never be negatives of a row: {normal form: why}."""
+    """Which documents can never be negatives of a row, by their normal forms."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self._positives: dict[str, set[str]] = defaultdict(set)
-        self._groups: dict[str, set[str]] = defaultdict(set)
+        self._groups: dict[str | None, set[str]] = defaultdict(set)
         for pair in pairs:
             self._positives[pair.form].add(pair.positive_form)
             if pair.group is not None:
                 self._groups[pair.group].add(pair.positive_form)
 
-    def of(self, pair: Pair) -> dict[str, str]:
-        """Every positive of the same query, the query itself, the positives of the same group."""
-        found = dict.fromkeys(self._groups.get(pair.group, ()) if pair.group else (), SAME_GROUP)
-        found[pair.form] = IS_QUERY
-        found.update(dict.fromkeys(self._positives[pair.form], IS_POSITIVE))
-        return found
+    def why(self, pair: Pair, form: str) -> str | None:
+        """What bars a document: a positive of the same query, the query itself, a positive of the same group."""
+        if form in self._positives[pair.form]:
+            return IS_POSITIVE
+        if form == pair.form:
+            return IS_QUERY
+        return SAME_GROUP if form in self._groups.get(pair.group, ()) else None
+
+    def most(self, pair: Pair) -> int:
+        """How many documents may be barred at most."""
+        return len(self._positives[pair.form]) + 1 + len(self._groups.get(pair.group, ()))

@@ -36,7 +36,7 @@ from synth.retrieval.ranking import Ranking
 Rescore = Callable[[Sequence[tuple[str, str]]], Any]
 """Scores [n] of (query, document) pairs; higher is nearer."""
 
-ASKED = 256
+ASKED = 1024
 """Queries that are searched for at once."""
 ROUNDING = 1e-6
 """Cosines in float32 that differ by less are equal."""
@@ -85,7 +85,7 @@ def mine_negatives(
     """Rows (`query`, `positive`; `negatives`, `instruction` and `group` where they have them) with hard negatives.
 
     corpus: further documents. encode: see `Encode`, needed for `dense` and `both`. rescore: see `Rescore`. Held are the
-    vectors of all documents, the words of all documents, and the scores of a block of queries.
+    vectors of all documents or their words, and what was found for a block of queries.
     Raises InputError for rows that are no pairs, or where the encoder is missing; WorkError when a callable gives
     something else than was asked for.
     """
@@ -118,7 +118,7 @@ def _result(
         refused[TOO_FEW] += each.missing > 0
     counts = {
         "rows": len(rows),
-        "documents": documents.candidates if options.method != "none" else 0,
+        "documents": len(documents.forms) if options.method != "none" else 0,
         "kept": sum(each.kept for each in found),
         "mined": sum(len(each.scores) for each in found),
         "without": sum(not negatives for negatives, _ in mined),
@@ -162,8 +162,9 @@ def _searched(
     for begin in range(0, len(queries), ASKED):
         block = queries[begin : begin + ASKED]
         leads = [pairs[rows[0]] for rows in block]
-        barred = max(len(taboo.of(pairs[number])) for rows in block for number in rows)
-        looked = [search.look(leads, options.window[1] + barred) for search in searches]
+        positives = [[documents.number(pairs[row].positive) for row in rows] for rows in block]
+        barred = max(taboo.most(pairs[row]) for rows in block for row in rows)
+        looked = [search.look(leads, positives, options.window[1] + barred) for search in searches]
         yield [
             _Asked(rows, [rankings[at] for rankings, _ in looked], looked[0][1][at] if looked else _unscored)
             for at, rows in enumerate(block)
@@ -176,9 +177,11 @@ class _Dense:
     def __init__(self, documents: Documents, options: MiningOptions, encode: Encode) -> None:
         self._encode = encode
         self._vectors = encoded(encode, documents.texts, "document")
-        self._search = DenseSearch(self._vectors[: documents.candidates], options.exact)
+        self._search = DenseSearch(self._vectors[: len(documents.forms)], options.exact)
 
-    def look(self, leads: list[Pair], k: int) -> tuple[list[Ranking], list[Score]]:
+    def look(
+        self, leads: list[Pair], positives: list[list[int]], k: int
+    ) -> tuple[list[Ranking], list[Score]]:
         """Per query its best k documents, and the score of any."""
         texts, instructions = [lead.query for lead in leads], [lead.instruction for lead in leads]
         queries = encoded(self._encode, texts, "query", instructions)
@@ -192,17 +195,22 @@ class _Lexical:
     """The search by words."""
 
     def __init__(self, documents: Documents) -> None:
-        self._candidates = documents.candidates
-        self._search = BM25Search(documents.texts)
+        self._spelt = np.asarray(documents.spelt, np.int64)
+        self._search = BM25Search(documents.texts[: len(documents.forms)])
 
-    def look(self, leads: list[Pair], k: int) -> tuple[list[Ranking], list[Score]]:
-        """Per query its best k documents that share a word with it, and the score of any."""
-        found = [self._search.scores(lead.query) for lead in leads]
-        rankings = [matching(scores[: self._candidates], k) for scores in found]
-        return rankings, [self._score(scores) for scores in found]
+    def look(
+        self, leads: list[Pair], positives: list[list[int]], k: int
+    ) -> tuple[list[Ranking], list[Score]]:
+        """Per query its best k documents that share a word with it, and the scores of these and of its positives."""
+        looked = [self._look(lead.query, own, k) for lead, own in zip(leads, positives, strict=True)]
+        return [ranking for ranking, _ in looked], [score for _, score in looked]
 
-    def _score(self, scores: NDArray[np.float32]) -> Score:
-        return lambda numbers: scores[numbers].astype(np.float64)
+    def _look(self, query: str, positives: list[int], k: int) -> tuple[Ranking, Score]:
+        scores = self._search.scores(query)
+        ranking = matching(scores, k)
+        numbers = np.union1d(ranking.documents, positives)
+        padded = np.append(scores, 0)  # the last one is of a text without words, which is no candidate
+        return ranking, _looked_up(numbers, padded[self._spelt[numbers]].astype(np.float64))
 
 
 # ---- Choosing ----------------------------------------------------------------------------------------------------
@@ -277,10 +285,11 @@ class _Chooser:
 
     def _kept(self, pair: Pair, refused: Counter[str]) -> list[str]:
         """The negatives that a row brought along, without those that cannot be any."""
-        taboo, seen, kept = self._taboo.of(pair), set[str](), []
+        seen, kept = set[str](), []
         for text in pair.negatives:
             form = normalise(text)
-            why = taboo.get(form) or (EMPTY if not form else DUPLICATE if form in seen else None)
+            own = EMPTY if not form else DUPLICATE if form in seen else None
+            why = self._taboo.why(pair, form) or own
             if why is None:
                 seen.add(form)
                 kept.append(text)
@@ -290,15 +299,15 @@ class _Chooser:
 
     def _window(self, row: int, asked: _Asked) -> tuple[list[int], list[int], Counter[str]]:
         """Documents within the ranks, their ranks, and why those that were passed over cannot be negatives."""
-        of_form, (first, last) = self._documents.of_form, self._options.window
-        barred = {of_form.get(form): why for form, why in self._taboo.of(self._pairs[row]).items()}
+        pair, forms, (first, last) = self._pairs[row], self._documents.forms, self._options.window
         inside: list[tuple[int, int, int]] = []
         passed: dict[int, str] = {}
         for search, ranking in enumerate(asked.rankings):
             rank = 0
             for number in ranking.documents.tolist():
-                if number in barred:
-                    passed[number] = barred[number]
+                why = self._taboo.why(pair, forms[number])
+                if why is not None:
+                    passed[number] = why
                     continue
                 rank += 1
                 if rank >= first:
@@ -339,6 +348,7 @@ def _unscored(numbers: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.zeros(len(numbers))
 
 
-def _looked_up(numbers: list[int], scores: NDArray[np.float64]) -> Score:
+def _looked_up(numbers: Sequence[int] | NDArray[np.int64], scores: NDArray[np.float64]) -> Score:
+    """Scores of documents from a table; its numbers ascend."""
     places = np.asarray(numbers, np.int64)
     return lambda wanted: scores[np.searchsorted(places, wanted)]

@@ -68,6 +68,8 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
         "train",
         "evaluate",
         "export",
+        "index",
+        "search",
         "doctor",
         "clean",
     ):

@@ -281,7 +281,7 @@ def test_what_is_handed_in_is_checked() -> None:
         mine_negatives(ROWS, MiningOptions())
     with pytest.raises(WorkError, match="gave 1 vectors for 30 texts"):
         mine_negatives(ROWS, MiningOptions(), encode=lambda texts, role: np.ones((1, 4)))
-    with pytest.raises(WorkError, match="finite numbers"):
+    with pytest.raises(WorkError, match="not finite"):
         mine_negatives(ROWS, MiningOptions(), encode=lambda texts, role: np.full((len(texts), 4), np.nan))
     with pytest.raises(WorkError, match="rescore: gave an array of shape"):
         mine_negatives(ROWS, MiningOptions(), encode=encode, rescore=lambda pairs: [1.0])

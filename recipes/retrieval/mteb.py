@@ -1,0 +1,83 @@
+"""Retrieval tasks of MTEB (Muennighoff et al., arXiv 2210.07316) by name, fetched by the package `mteb`.
+
+Only the data are taken from it: metrics are those of evaluation.py. Both of its layouts are read: `task.dataset[subset]
+[split]` with tables, and the older `task.queries[split]` with dicts that some tasks still have.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from recipes.retrieval.sets import RetrievalSet, document_text
+from synth.records.errors import InputError, WorkError
+
+
+def read_mteb(name: str, instruction: str = "") -> list[RetrievalSet]:
+    """The sets of a retrieval task, one for each subset and split that it evaluates on; a single one has the task's
+    name, several are NAME/SUBSET/SPLIT. Raises InputError for an unknown task or one that is no retrieval, or where
+    `mteb` is missing; WorkError when its data cannot be had."""
+    try:
+        package: Any = importlib.import_module("mteb")
+    except ImportError as error:
+        raise InputError(
+            "mteb", f"'{name}' needs the package mteb ({error})", "pip install 'mteb>=2'"
+        ) from None
+    try:
+        task = package.get_task(name)
+    except KeyError as error:
+        raise InputError(
+            "mteb", f"no task '{name}'", _first_line(error.args[0] if error.args else "")
+        ) from None
+    if task.metadata.type != "Retrieval":
+        raise InputError("mteb", f"'{name}' is a task of type {task.metadata.type}", "name a retrieval task")
+    try:
+        task.load_data()
+    except (OSError, ValueError, RuntimeError) as error:
+        fix = "check the network, or use a folder in BEIR's layout"
+        raise WorkError(
+            "mteb", f"the data of '{name}' could not be had ({_first_line(error)})", fix
+        ) from None
+    parts = list(_parts(task))
+    same = bool(getattr(task, "ignore_identical_ids", False))
+    return [
+        RetrievalSet(
+            name if len(parts) == 1 else f"{name}/{part}", queries, corpus, qrels, instruction, {}, same
+        )
+        for part, queries, corpus, qrels in parts
+    ]
+
+
+Part = tuple[str, Mapping[str, str], Mapping[str, str], Mapping[str, Mapping[str, int]]]
+
+
+def _parts(task: Any) -> Iterator[Part]:
+    """SUBSET/SPLIT, queries, corpus and judgements."""
+    if hasattr(task, "queries"):
+        subsets = list(task.queries) if task.metadata.is_multilingual else ["default"]
+        for subset in subsets:
+            queries, corpus, qrels = (
+                each[subset] if task.metadata.is_multilingual else each
+                for each in (task.queries, task.corpus, task.relevant_docs)
+            )
+            for split in queries:
+                rows = ({"id": id, **_as_row(value)} for id, value in corpus[split].items())
+                yield f"{subset}/{split}", queries[split], _texts(rows), qrels[split]
+        return
+    for subset, splits in task.dataset.items():
+        for split, data in splits.items():
+            queries, corpus = _texts(data["queries"]), _texts(data["corpus"])
+            yield f"{subset}/{split}", queries, corpus, data["relevant_docs"]
+
+
+def _as_row(document: Any) -> Mapping[str, Any]:
+    return {"text": document} if isinstance(document, str) else document
+
+
+def _texts(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    return {str(row["id"]): document_text(row, f"mteb, id {row['id']}") for row in rows}
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0][:200]
