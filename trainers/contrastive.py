@@ -111,7 +111,7 @@ def loss_and_gradient(
     import torch
 
     leaf = vectors.detach().requires_grad_()
-    total = torch.zeros((), device=leaf.device)
+    total = torch.zeros((), dtype=leaf.dtype, device=leaf.device)
     sizes = options.matryoshka or [leaf.shape[1]]
     weights = options.matryoshka_weights or [1.0] * len(sizes)
     rows = torch.arange(len(batch.query), device=leaf.device)

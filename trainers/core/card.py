@@ -32,6 +32,21 @@ def model_card(
         "",
         f"# {name}",
         "",
+        *training_sections(base, method, steps, facts, options, lineage),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def training_sections(
+    base: str,
+    method: str,
+    steps: int,
+    facts: Mapping[str, Any],
+    options: Mapping[str, Any],
+    lineage: Mapping[str, Any] | None,
+) -> list[str]:
+    """Lines of a card that tell where a model came from and how it was trained."""
+    lines = [
         f"Fine-tuned from `{base}` with synthloop, method `{method}`, {steps} optimizer steps.",
         "",
         "## Training",
@@ -55,7 +70,7 @@ def model_card(
             json.dumps(lineage, indent=2, sort_keys=True, default=str),
             "```",
         ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _cell(value: Any) -> str:

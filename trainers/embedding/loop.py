@@ -22,6 +22,7 @@ from trainers import contrastive
 from trainers.contrastive_options import ContrastiveOptions
 from trainers.core import model as models
 from trainers.core.batching import token_budget
+from trainers.core.card import training_sections
 from trainers.core.checkpoint import Progress, States
 from trainers.core.evaluate import Stopper, checked_metrics, held_out
 from trainers.core.optimizer import adamw, clip, learning_rate
@@ -147,29 +148,25 @@ class _Job:
         guide = self.options.guide and self._identity(self.options.guide)
         return content_hash("contrastive", self.rng_seed, identity, start, guide, pairs.content_hash())
 
-    def _card(self, run: _Run, start: str, lineage: Mapping[str, Any] | None) -> dict[str, Any]:
-        """What the card tells."""
+    def _card(self, run: _Run, start: str, dtype: str, lineage: Mapping[str, Any] | None) -> list[str]:
+        """What the card tells of the training."""
         logs, progress = run.progress.logs, run.progress
         facts: dict[str, Any] = {
             **run.batches.pairs.counts,
             "rng_seed": self.rng_seed,
-            "weights": run.stored,
+            "weights": dtype,
             "loss, first and last step": f"{logs[0]['loss']:.4f}, {logs[-1]['loss']:.4f}",
         }
         if progress.best is not None:
             facts["best evaluation"] = f"{progress.best:.4f} at step {progress.best_step}"
         # A path of this machine tells a reader nothing; the hash does.
-        local = Path(self.model).is_dir()
-        return {
-            "name": self.out.name,
-            "base": f"{Path(self.model).name}, hash {start}" if local else self.model,
-            "hub_name": None if local else self.model,
-            "method": "contrastive",
-            "steps": progress.step,
-            "facts": facts,
-            "options": asdict(self.options),
-            "lineage": lineage,
-        }
+        base = self.model if self.hub_name else f"{Path(self.model).name}, hash {start}"
+        return training_sections(base, "contrastive", progress.step, facts, asdict(self.options), lineage)
+
+    @property
+    def hub_name(self) -> str | None:
+        """The start model's name on the hub, None for a folder."""
+        return None if Path(self.model).is_dir() else self.model
 
 
 class _Run:

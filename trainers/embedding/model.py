@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from synth.records.errors import InputError, WorkError
 from trainers.contrastive_options import ContrastiveOptions
 from trainers.core import model as models
-from trainers.core.card import model_card
 from trainers.embedding.encoder import INSTRUCT, Encoder, open_model
 from trainers.embedding.rows import Pairs
 from trainers.embedding.tokens import Tokens
@@ -63,9 +62,16 @@ def open_for_training(
 
 
 def write_embedder(
-    result: TrainResult, encoder: Encoder, dtype: str, fingerprint: str, card: Mapping[str, Any]
+    result: TrainResult,
+    encoder: Encoder,
+    dtype: str,
+    fingerprint: str,
+    sections: Sequence[str],
+    hub_name: str | None = None,
 ) -> None:
     """Write the folder `result.path` so that it appears whole or not at all; sentence-transformers opens it.
+
+    sections: lines for the end of sentence-transformers' model card. hub_name: of the start model, if it has one.
 
     The adapter is merged; the model is used up. Raises WorkError if the written tokenizer reads texts otherwise
     than the one that was trained with.
@@ -80,11 +86,15 @@ def write_embedder(
     first.model = models.merged(first.model)
     model.to("cpu").to(getattr(torch, dtype))
     first.model.config.dtype = getattr(torch, dtype)
-    model.save_pretrained(str(temporary), create_model_card=False)
+    model.model_card_data.model_name = out.name
+    model.model_card_data.base_model = hub_name
+    model.model_card_data.add_tags(["generated_from_trainer", "synthloop", "contrastive"])
+    model.save_pretrained(str(temporary))
     header = {"fingerprint": fingerprint, "stopped_early": result.stopped_early}
     record = "".join(json.dumps(line) + "\n" for line in (header, *result.logs))
-    for name, text in (("README.md", model_card(**card)), (RECORD, record)):
-        (temporary / name).write_text(text, encoding="utf-8", newline="\n")
+    (temporary / RECORD).write_text(record, encoding="utf-8", newline="\n")
+    with (temporary / "README.md").open("a", encoding="utf-8", newline="\n") as file:
+        file.write("\n".join(["", *sections]) + "\n")
     _check_tokenizer(str(temporary), encoder.tokens)
     models.publish(temporary, out)
 

@@ -53,7 +53,7 @@ class _Trainer(SentenceTransformerTrainer):
         super().__init__(
             model=run.encoder.model,
             args=args,
-            data_collator=list,
+            data_collator=list,  # type: ignore[arg-type]
             callbacks=[_Follow(run)],
             optimizers=(run.optimizer, schedule),
         )
