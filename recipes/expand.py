@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ PATHS = ("model.path", "engine.options.path", "domains.*.train.path", "domains.*
 FOLDERS = ("curate.dedup.against.*", "curate.embed", "domains.*.held_out.beir")
 """Paths that may be a folder beside the recipe, too: nothing else than a path can be meant."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+_OWN = {"PYTHON_STDLIB": sysconfig.get_path("stdlib")}
+"""Variables that need not be set: a folder of Python sources that every machine has."""
 
 
 def expand_paths(tree: dict[str, Any], folder: Path | None) -> Iterator[tuple[Path_, str, str]]:
@@ -69,12 +72,13 @@ def expand_paths(tree: dict[str, Any], folder: Path | None) -> Iterator[tuple[Pa
             value = holder[key]
             if not isinstance(value, str):
                 continue
-            unset = [name for name in _VARIABLE.findall(value) if name not in os.environ]
+            known = {**_OWN, **os.environ}
+            unset = [name for name in _VARIABLE.findall(value) if name not in known]
             if unset:
                 fix = f"export {unset[0]}=..., or --set {dotted(where)}=PATH"
                 yield where, f"'{value}' needs the environment variable {unset[0]}, which is not set", fix
                 continue
-            value = _VARIABLE.sub(lambda match: os.environ[match[1]], value)
+            value = _VARIABLE.sub(lambda match, known=known: known[match[1]], value)
             file = value.rpartition(":")[0] if ".py:" in value else value
             if folder and "://" not in value and not os.path.isabs(file) and not os.path.exists(file):
                 beside = folder / file

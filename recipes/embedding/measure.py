@@ -78,7 +78,7 @@ def exam_of(recipe: EmbeddingRecipe, own: Mapping[str, RetrievalSet]) -> Exam:
     most = recipe.evaluate.max_queries
     return Exam(
         own=[_first(each, most) for each in own.values()],
-        further=[_first(_mteb(name), most) for name in recipe.evaluate.mteb],
+        further=[_first(each, most) for name in recipe.evaluate.mteb for each in _mteb(name)],
         sts=[read_scored(path, f"evaluate.sts.{at}") for at, path in enumerate(recipe.evaluate.sts)],
         metrics=recipe.metrics,
         ks=sorted(set(recipe.evaluate.k)),
@@ -140,7 +140,7 @@ def read_scored(path: str, where: str) -> StsSet:
     return read_sts(Path(path).expanduser(), sts_name(path))
 
 
-def _mteb(name: str) -> RetrievalSet:
+def _mteb(name: str) -> list[RetrievalSet]:
     from recipes.retrieval.mteb import read_mteb
 
     return read_mteb(name)

@@ -33,11 +33,9 @@ HERE = Path(__file__)
 SHARED = ("curate.", "train.lora.", "train.early_stopping.", "writer.model.scratch.")
 """Sections whose options reach their callee as one object (tests below), their own rooms testing each of them; a writer
 made from scratch is refused."""
-ELSEWHERE = {
-    "kind": "test_embedding.py", "name": "test_embedding.py", "domains.*.held_out": "test_embedding.py",
-    "domains.*.columns": "test_embedding_pairs.py", "problems.max_bad": "test_embedding_pairs.py",
-    "domains.*.train": "test_embedding_pairs.py", "domains.*.distractors": "test_embedding_pairs.py",
-}  # fmt: skip
+PLACES = ("test_embedding.py", "test_embedding_pairs.py", "test_embedding_keys.py")
+COLUMNS = "test_problems.py"
+"""The kinds of columns are those of every recipe."""
 
 
 @pytest.fixture
@@ -46,15 +44,13 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fakes:
 
 
 def test_every_key_is_spoken_of_in_a_test() -> None:
-    mine = HERE.read_text()
-    for key in leaf_keys(EmbeddingRecipe):
-        if key.startswith(SHARED):
-            continue
-        place = next(
-            (file for begin, file in ELSEWHERE.items() if key == begin or key.startswith(f"{begin}.")), None
-        )
-        text = HERE.with_name(place).read_text() if place else mine
-        assert key.rsplit(".", 1)[-1] in text, key
+    mine, columns = (
+        "".join(HERE.with_name(name).read_text() for name in names) for names in (PLACES, [COLUMNS])
+    )
+    keys = [key for key in leaf_keys(EmbeddingRecipe) if not key.startswith(SHARED)]
+    last = {key: key.rsplit(".", 1)[-1] for key in keys}
+    assert len(keys) > 100
+    assert [key for key in keys if last[key] not in (columns if ".columns." in key else mine)] == []
 
 
 # ---- Rounds ------------------------------------------------------------------------------------------------------
@@ -485,7 +481,7 @@ def test_sts_and_mteb_are_told_beside_the_domains(
         for word in ("cost", "age")
     ]
     sts = write_rows(tmp_path / "similar.jsonl", rows)
-    mteb = SimpleNamespace(read_mteb=lambda name: pairs_set(name, pairs(TOPICS[:2], seed=3)))
+    mteb = SimpleNamespace(read_mteb=lambda name: [pairs_set(name, pairs(TOPICS[:2], seed=3))])
     monkeypatch.setitem(sys.modules, "recipes.retrieval.mteb", mteb)
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: SimpleNamespace())
     changes = {"evaluate.sts": [str(sts)], "evaluate.mteb": ["SciFact"]}

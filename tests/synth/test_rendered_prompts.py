@@ -1,4 +1,4 @@
-"""One rendered prompt of every template of the pair, knowledge and textbook generators, kept as a file to be read.
+"""One rendered prompt of every template of the pair, query, knowledge and textbook generators, kept to be read.
 
 A change of a template shows here as a change of `rendered_prompts/GENERATOR/STEP.txt`.
 """
@@ -15,7 +15,7 @@ from synth.prompts import template
 from synth.records.lint import lint
 
 FOLDER = Path(__file__).parent / "rendered_prompts"
-GENERATORS = ("embedding_pairs", "knowledge", "textbooks")
+GENERATORS = ("document_queries", "embedding_pairs", "knowledge", "textbooks")
 TASK = "Given a question about tides, find passages that explain them."
 PASSAGE = "The tide turns twice a day. At Dover the range is 6 metres at springs."
 SECTION = "# Ratios\n\nA ratio compares two amounts."
@@ -40,6 +40,10 @@ VALUES: dict[str, dict[str, Any]] = {
         "unit": "sentence", "high_score": "5", "low_score": "1.5", "difficulty": "college",
         "source_language": "English", "target_language": "Hindi",
     },
+    "document_queries/queries": {
+        "passage": PASSAGE, "title": "Tides", "kinds": ["a question of 5 to 15 words", "two to five key words"],
+    },
+    "document_queries/answers": {"passage": PASSAGE, "query": "spring tide range at Dover"},
     "knowledge/facts": {"passage": PASSAGE, "title": "Tides", "count": 8},
     "knowledge/question": {"fact": "The tidal range at Dover is 6 metres at springs.", "passage": PASSAGE},
     "knowledge/support": {"passage": PASSAGE, "question": "How large are spring tides at Dover?",
