@@ -1,0 +1,141 @@
+"""Shipped recipes that tune embedders, on small sources of the same shape; a stand-in trains, a server writes."""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import pytest
+from embedding_samples import TOPICS, dataset, decisions
+from fake_embedder import Fakes
+from obedient_model import answer, document
+from recipe_samples import write_rows
+from stub_server import Stub
+
+from recipes.cli import main
+from recipes.embedding.schema import EmbeddingRecipe
+from recipes.settings import library, load_any
+
+NAMES = ("embed-code-search", "embed-domain", "embed-e5")
+FUNCTION = 'def {name}(a, b):\n    """Tell the {detail} of the {topic}."""\n    return {name}(a, "{topic} {detail}")\n\n\n'
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fakes:
+    return Fakes(monkeypatch, tmp_path)
+
+
+def words(*changes: str) -> list[str]:
+    return [part for change in changes for part in ("--set", change)]
+
+
+def ran(name: str, fakes: Fakes, out: Path, *changes: str) -> list[dict[str, Any]]:
+    """The metrics of the rounds of a shipped recipe on the fake base."""
+    told = [name, *words(f"model={fakes.base}", *changes)]
+    assert main(["validate", *told]) == 0
+    assert main(["run", *told, "--out", str(out)]) == 0
+    return [json.loads(path.read_text()) for path in sorted(out.glob("round-*/metrics.json"))]
+
+
+def sources(folder: Path) -> str:
+    folder.mkdir()
+    for number, topic in enumerate(TOPICS):
+        functions = (
+            FUNCTION.format(name=f"do_{d}", detail=d, topic=topic) for d in ("cost", "age", "weight")
+        )
+        (folder / f"module{number}.py").write_text("".join(functions))
+    return str(folder / "*.py")
+
+
+def test_embed_code_search(fakes: Fakes, tmp_path: Path) -> None:
+    places = (
+        f"domains.modules.train={sources(tmp_path / 'a')}",
+        f"domains.packages.train={sources(tmp_path / 'b')}",
+    )
+    (metrics,) = ran("embed-code-search", fakes, tmp_path / "run", *places)
+    assert metrics["base"]["modules"]["n"] == 3  # whole modules of three functions
+    assert set(metrics["base"]) == {"modules"}
+    rows = dataset(tmp_path / "run", decision=None)
+    assert not any("do_" in row["positive"] or '"""' in row["positive"] for row in rows)
+    assert {row["instruction"] for row in rows} == {""}
+    held = {row["query"] for row in rows if row["decision"] == "held_out"}
+    assert not held & {row["query"] for row in fakes.trained[0].rows}  # nor in the other domain
+
+
+def test_the_standard_library_is_at_hand() -> None:
+    recipe = load_any("embed-code-search")
+    folder = sysconfig.get_path("stdlib")
+    for name in ("modules", "packages"):
+        train = recipe.domains[name].train
+        assert train is not None
+        assert train.path.startswith(folder)
+        assert len(glob(train.path)) > 50
+    packages = glob(recipe.domains["packages"].train.path)  # type: ignore[union-attr]
+    assert not [path for path in packages if "/test/" in path or "site-packages" in path]
+
+
+def writer(stub: Stub) -> str:
+    return "writer.engine=" + json.dumps({"name": "openai", "options": {"base_url": stub.url}})
+
+
+def test_embed_domain(fakes: Fakes, tmp_path: Path) -> None:
+    rows = [
+        {"id": str(number), "title": f"Annals {number}", "text": document(number)} for number in range(12)
+    ]
+    train = write_rows(tmp_path / "pages.jsonl", rows)
+    with Stub(answer=answer) as stub:
+        places = (
+            f"domains.documents.train={train}",
+            writer(stub),
+            f"train.guide={fakes.base}",
+            "gate.patience=0",
+        )
+        rounds = ran("embed-domain", fakes, tmp_path / "run", *places)
+    assert len(rounds) == 2
+    assert rounds[0]["base"]["documents"]["n"] > 1
+    counts = decisions(tmp_path / "run")
+    assert counts["kept"] > counts["held_out"] > 0
+    assert set(counts) <= {"kept", "held_out", "failed:not_retrieved", "contaminated", "duplicate"}
+    assert {row["instruction"] for row in dataset(tmp_path / "run")} == {""}
+
+
+def test_embed_e5(fakes: Fakes, tmp_path: Path) -> None:
+    small = [
+        f"domains.{name}.generator.options.{option}"
+        for name in ("retrieval", "matching")
+        for option in ("count=40", 'languages=["Polish"]', "english=1")
+    ]
+    with Stub(answer=answer) as stub:
+        (metrics,) = ran(
+            "embed-e5", fakes, tmp_path / "run", *small, writer(stub), "domains.retrieval.held_out.share=0.2"
+        )
+    assert metrics["base"]["retrieval"]["n"] == 8
+    rows = fakes.trained[0].rows
+    assert {row["source"] for row in rows} == {
+        "retrieval/short_long", "retrieval/long_long", "matching/long_short", "matching/short_short",
+        "matching/sts", "matching/bitext",
+    }  # fmt: skip
+    assert all(row["instruction"] for row in rows)
+    hard = {row["source"] for row in rows if row["negatives"]}
+    assert hard == {"retrieval/short_long", "matching/long_short", "matching/sts", "matching/bitext"}
+    options = fakes.trained[0].options
+    assert (options.temperature, options.lora.r, options.lr, options.warmup) == (0.02, 16, 1e-4, 100)
+    assert (options.batch_size, options.cache, options.max_length, options.hard_negatives) == (
+        2048,
+        "on",
+        512,
+        1,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_name_public_models_and_how_to_run_them(name: str) -> None:
+    recipe = load_any(name)
+    assert isinstance(recipe, EmbeddingRecipe)
+    assert recipe.model.path.count("/") == 1
+    text = library()[name].read_text("utf-8")
+    assert f"synth preview {name}" in text
+    assert f"synth run {name}" in text
