@@ -20,7 +20,11 @@ from recipes.embedding.schema import EmbeddingRecipe
 from recipes.settings import library, load_any
 
 NAMES = ("embed-code-search", "embed-domain", "embed-e5")
-FUNCTION = 'def {name}(a, b):\n    """Tell the {detail} of the {topic}."""\n    return {name}(a, "{topic} {detail}")\n\n\n'
+FUNCTION = '''
+def {name}(a, b):
+    """Tell the {detail} of the {topic}."""
+    return {name}(a, "{topic} {detail}")
+'''
 
 
 @pytest.fixture
