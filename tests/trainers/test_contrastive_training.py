@@ -427,28 +427,39 @@ def train_case(start: str, out: str, count: int, settings: dict[str, Any]) -> tr
     return trainers.train_embedder(start, ROWS[:count], out, replace(OPTIONS, **settings), 3)
 
 
+def counted_exchanges() -> list[int]:
+    """A list that gets one entry for every exchange of the whole gradient between ranks."""
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+    from torch.nn.parallel import DistributedDataParallel
+
+    seen: list[int] = []
+    init = DistributedDataParallel.__init__
+
+    def hook(_state: Any, bucket: Any) -> Any:
+        if bucket.is_last():
+            seen.append(1)
+        return allreduce_hook(None, bucket)  # type: ignore[arg-type]
+
+    def counted(self: Any, *arguments: Any, **settings: Any) -> None:
+        init(self, *arguments, **settings)
+        self.register_comm_hook(None, hook)
+
+    DistributedDataParallel.__init__ = counted  # type: ignore[method-assign]
+    return seen
+
+
 def test_two_ranks_train_as_one(tmp_path: Path, folder: Make) -> None:
     """On two gloo ranks as in one process, with one exchange of gradients a step."""
     script = tmp_path / "rank.py"
     script.write_text(
-        "import sys, torch, test_contrastive_training as t\n"
+        "import sys, test_contrastive_training as t\n"
         "from accelerate import PartialState\n"
-        "calls = []\n"
-        "reduce = torch.distributed.algorithms.ddp_comm_hooks.default_hooks.allreduce_hook\n"
-        "wrapped = torch.nn.parallel.DistributedDataParallel\n"
-        "init = wrapped.__init__\n"
-        "def counted(self, *arguments, **settings):\n"
-        "    init(self, *arguments, **settings)\n"
-        "    def hook(state, bucket):\n"
-        "        if bucket.is_last(): calls.append(1)\n"
-        "        return reduce(None, bucket)\n"
-        "    self.register_comm_hook(None, hook)\n"
-        "wrapped.__init__ = counted\n"
+        "exchanges = t.counted_exchanges()\n"
         "for number, (count, settings) in enumerate(t.TWO_RANKS):\n"
-        "    calls.clear()\n"
+        "    exchanges.clear()\n"
         "    result = t.train_case(sys.argv[1], f'{sys.argv[2]}-{number}', count, settings)\n"
         "    assert PartialState().num_processes == 2, 'the ranks did not find each other'\n"
-        "    assert len(calls) == result.steps, f'{len(calls)} exchanges in {result.steps} steps'\n"
+        "    assert len(exchanges) == result.steps, f'{len(exchanges)} exchanges in {result.steps} steps'\n"
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
