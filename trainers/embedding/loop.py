@@ -130,9 +130,9 @@ class _Job:
                 run.started_at, run.stopped_early,
             )  # fmt: skip
             if accelerator.is_main_process:
-                write_embedder(
-                    result, run.encoder, run.stored, states.fingerprint, self._card(run, start, lineage)
-                )
+                dtype = run.stored if self.options.save_dtype == "auto" else self.options.save_dtype
+                card = self._card(run, start, dtype, lineage)
+                write_embedder(result, run.encoder, dtype, states.fingerprint, card, self.hub_name)
                 states.clear()
             accelerator.wait_for_everyone()
         return result

@@ -86,6 +86,8 @@ def write_embedder(
     first.model = models.merged(first.model)
     model.to("cpu").to(getattr(torch, dtype))
     first.model.config.dtype = getattr(torch, dtype)
+    # What the tokenizer was last asked to cut at is no part of it.
+    encoder.tokens.forget_calls()
     model.model_card_data.model_name = out.name
     model.model_card_data.base_model = hub_name
     model.model_card_data.add_tags(["generated_from_trainer", "synthloop", "contrastive"])

@@ -40,6 +40,13 @@ class Tokens:
         # A text without a single token is read as one that says nothing.
         return [np.asarray(ids or [self.tokenizer.pad_token_id], dtype=np.int32) for ids in found]
 
+    def forget_calls(self) -> None:
+        """Take back the truncation and padding that calls leave in a fast tokenizer, and that it would save."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            backend.no_truncation()
+            backend.no_padding()
+
     def batch(self, rows: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """Rows as one padded batch on the CPU: input_ids and attention_mask, [B, T] long.
 
