@@ -69,10 +69,8 @@ def _id(row: Mapping[str, Any], field: str | None, number: int, where: str) -> s
         return str(number)
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        seen = f"no id in `{name}`"
-        raise InputError(
-            where, seen, did_you_mean(name, row) if name not in row else "ids are texts or whole numbers"
-        )
+        fix = "ids are texts or whole numbers" if name in row else did_you_mean(name, row)
+        raise InputError(where, f"no id in `{name}`", fix)
     return str(value)
 
 
@@ -81,18 +79,15 @@ def _text(row: Mapping[str, Any], fields: Sequence[str], where: str) -> str:
         if "text" not in row:
             raise InputError(where, "has no field `text`", f"name one with --text: {', '.join(row)}")
         return document_text(row, where)
-    parts = []
     for name in fields:
-        value = row.get(name)
-        if not isinstance(value, str):
+        if not isinstance(row.get(name), str):
             fix = (
-                did_you_mean(name, row)
-                if name not in row
-                else f"it is {type(value).__name__}: name another field"
+                f"it is {type(row[name]).__name__}: name another field"
+                if name in row
+                else did_you_mean(name, row)
             )
             raise InputError(where, f"has no text in `{name}`", fix)
-        parts.append(value)
-    return " ".join(filter(None, parts))
+    return " ".join(row[name] for name in fields if row[name])
 
 
 def make_index(
@@ -126,9 +121,8 @@ def named_hash(model: str, where: str) -> str:
     if folder.is_dir():
         return model_hash(folder)
     if means_file(model):
-        raise InputError(
-            where, f"no such folder: {model}", "give the folder of an embedding model with --model"
-        )
+        fix = "give the folder of an embedding model with --model"
+        raise InputError(where, f"no such folder: {model}", fix)
     return content_hash("model", model)
 
 

@@ -54,28 +54,25 @@ Part = tuple[str, Mapping[str, str], Mapping[str, str], Mapping[str, Mapping[str
 
 def _parts(task: Any) -> Iterator[Part]:
     """SUBSET/SPLIT, queries, corpus and judgements."""
-    if hasattr(task, "queries"):
-        subsets = list(task.queries) if task.metadata.is_multilingual else ["default"]
-        for subset in subsets:
-            queries, corpus, qrels = (
-                each[subset] if task.metadata.is_multilingual else each
-                for each in (task.queries, task.corpus, task.relevant_docs)
-            )
-            for split in queries:
-                rows = ({"id": id, **_as_row(value)} for id, value in corpus[split].items())
-                yield f"{subset}/{split}", queries[split], _texts(rows), qrels[split]
+    if not hasattr(task, "queries"):
+        for subset, splits in task.dataset.items():
+            for split, data in splits.items():
+                qrels = data["relevant_docs"]
+                yield f"{subset}/{split}", _texts(data["queries"]), _texts(data["corpus"]), qrels
         return
-    for subset, splits in task.dataset.items():
-        for split, data in splits.items():
-            queries, corpus = _texts(data["queries"]), _texts(data["corpus"])
-            yield f"{subset}/{split}", queries, corpus, data["relevant_docs"]
+    older = (task.queries, task.corpus, task.relevant_docs)
+    for subset in list(task.queries) if task.metadata.is_multilingual else [None]:
+        queries, corpus, qrels = (each if subset is None else each[subset] for each in older)
+        for split in queries:
+            part = f"{subset or 'default'}/{split}"
+            yield part, _texts(queries[split]), _texts(corpus[split]), qrels[split]
 
 
-def _as_row(document: Any) -> Mapping[str, Any]:
-    return {"text": document} if isinstance(document, str) else document
-
-
-def _texts(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def _texts(given: Any) -> dict[str, str]:
+    """{id: text} of a table with `id`, `text` and perhaps `title`, or of a dict of texts or of such rows."""
+    rows: Iterable[Mapping[str, Any]] = given
+    if isinstance(given, Mapping):
+        rows = ({**({"text": row} if isinstance(row, str) else row), "id": id} for id, row in given.items())
     return {str(row["id"]): document_text(row, f"mteb, id {row['id']}") for row in rows}
 
 

@@ -36,13 +36,11 @@ class RetrievalSet:
     def __post_init__(self) -> None:
         judged = self.judged
         if not judged:
-            raise InputError(
-                self.name, "no query has a document that answers it", "check the judgements (qrels)"
-            )
-        if self.unfindable == sum(len(grades) for grades in judged.values()):
-            raise InputError(
-                self.name, "no document that answers a query is in the corpus", "compare the ids"
-            )
+            fix = "check the judgements (qrels)"
+            raise InputError(self.name, "no query has a document that answers it", fix)
+        if self.unfindable == sum(map(len, judged.values())):
+            fix = "compare the ids"
+            raise InputError(self.name, "no document that answers a query is in the corpus", fix)
 
     @property
     def judged(self) -> dict[str, dict[str, int]]:

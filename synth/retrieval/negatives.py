@@ -16,7 +16,7 @@ changes nothing: queries and documents are worked on in the order of their texts
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -228,7 +228,13 @@ class _Chooser:
     def rescored(self, block: list[_Asked], rescore: Rescore) -> list[_Asked]:
         """The same with the scores that `rescore` gives to positives and to all documents in the window."""
         wanted = [
-            sorted({n for row in asked.rows for n in [*self._window(row, asked)[0], self._positive(row)]})
+            sorted(
+                {
+                    n
+                    for row in asked.rows
+                    for n in [*self._window(row, asked)[0].tolist(), self._positive(row)]
+                }
+            )
             for asked in block
         ]
         texts = [
@@ -256,26 +262,19 @@ class _Chooser:
         numbers, ranks, passed = self._window(row, asked)
         refused.update(passed)
         positive = float(asked.score(np.asarray([self._positive(row)]))[0])
-        scores = asked.score(np.asarray(numbers, np.int64)).tolist()
-        found = list(zip(numbers, ranks, scores, strict=True))
+        there = [self._documents.of_form.get(normalise(text), -1) for text in kept]
+        scores = asked.score(numbers)
+        left = self._within(scores, positive, np.isin(numbers, there), refused)
         if asked.rescored:
-            found.sort(key=lambda each: (-each[2], each[0]))
-        there = {self._documents.of_form.get(normalise(text)) for text in kept}
-        left = []
-        for each in found:
-            why = DUPLICATE if each[0] in there else self._refusal(each[2], positive)
-            if why is None:
-                left.append(each)
-            else:
-                refused[why] += 1
+            left = left[np.lexsort((numbers[left], -scores[left]))]
         needed = max(0, options.count - len(kept))
         chosen = left[:needed] if options.pick == "top" else self._drawn(left, needed, pair)
-        texts = [self._documents.texts[number] for number, _, _ in chosen]
+        texts = [self._documents.texts[number] for number in numbers[chosen]]
         return kept + texts, Found(
             positive_score=positive,
             kept=len(kept),
-            scores=tuple(score for _, _, score in chosen),
-            ranks=tuple(rank for _, rank, _ in chosen),
+            scores=tuple(scores[chosen].tolist()),
+            ranks=tuple(ranks[chosen].tolist()),
             refused=refused,
             missing=needed - len(chosen),
         )
@@ -297,7 +296,7 @@ class _Chooser:
                 refused[why] += 1
         return kept
 
-    def _window(self, row: int, asked: _Asked) -> tuple[list[int], list[int], Counter[str]]:
+    def _window(self, row: int, asked: _Asked) -> tuple[NDArray[np.int64], NDArray[np.int64], Counter[str]]:
         """Documents within the ranks, their ranks, and why those that were passed over cannot be negatives."""
         pair, forms, (first, last) = self._pairs[row], self._documents.forms, self._options.window
         inside: list[tuple[int, int, int]] = []
@@ -317,31 +316,36 @@ class _Chooser:
         found: dict[int, int] = {}
         for rank, _, number in sorted(inside):
             found.setdefault(number, rank)
-        return list(found), list(found.values()), Counter(passed.values())
+        return _numbers(found.keys()), _numbers(found.values()), Counter(passed.values())
 
-    def _refusal(self, score: float, positive: float) -> str | None:
-        """Which limit a document's score breaks, if any."""
-        options = self._options
-        if options.max_score is not None and score > options.max_score + ROUNDING:
-            return MAX_SCORE
-        if options.min_score is not None and score < options.min_score - ROUNDING:
-            return MIN_SCORE
-        bounds = [
-            positive - margin
-            for margin in (options.absolute_margin, _share(options.relative_margin, positive))
-            if margin is not None
-        ]
-        return MARGIN if bounds and score > min(bounds) + ROUNDING else None
+    def _within(
+        self, scores: NDArray[np.float64], positive: float, there: NDArray[np.bool_], refused: Counter[str]
+    ) -> NDArray[np.int64]:
+        """Places of the documents that a row has not yet (`there`) and that no limit refuses."""
+        options, left = self._options, np.ones(len(scores), bool)
+        limits: list[tuple[str, NDArray[np.bool_]]] = [(DUPLICATE, there)]
+        if options.max_score is not None:
+            limits.append((MAX_SCORE, scores > options.max_score + ROUNDING))
+        if options.min_score is not None:
+            limits.append((MIN_SCORE, scores < options.min_score - ROUNDING))
+        if options.absolute_margin is not None:
+            limits.append((MARGIN, scores > positive - options.absolute_margin + ROUNDING))
+        if options.relative_margin is not None:
+            limits.append((MARGIN, scores > positive - options.relative_margin * abs(positive) + ROUNDING))
+        for why, beyond in limits:
+            if count := int((left & beyond).sum()):
+                refused[why] += count
+            left &= ~beyond
+        return np.flatnonzero(left)
 
-    def _drawn(self, left: list[Any], count: int, pair: Pair) -> list[Any]:
+    def _drawn(self, left: NDArray[np.int64], count: int, pair: Pair) -> NDArray[np.int64]:
         """So many of them by chance, in their order."""
         seed = int(content_hash("negatives", self._rng_seed, pair.query, pair.positive), 16)
-        drawn = np.random.default_rng(seed).permutation(len(left))[:count]
-        return [left[place] for place in sorted(drawn.tolist())]
+        return left[np.sort(np.random.default_rng(seed).permutation(len(left))[:count])]
 
 
-def _share(margin: float | None, positive: float) -> float | None:
-    return None if margin is None else margin * abs(positive)
+def _numbers(values: Iterable[int]) -> NDArray[np.int64]:
+    return np.fromiter(values, np.int64)
 
 
 def _unscored(numbers: NDArray[np.int64]) -> NDArray[np.float64]:

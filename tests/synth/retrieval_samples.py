@@ -10,13 +10,12 @@ import numpy as np
 DIMENSIONS = 16
 
 
-def signs(texts: Sequence[str], bits: int = DIMENSIONS, salt: str = "") -> np.ndarray:
-    """16 signs a text, by its hash: all cosines are multiples of 1/8, so that float32 holds them exactly. With fewer
-    `bits` the rest are alike, and cosines are often equal."""
+def signs(texts: Sequence[str]) -> np.ndarray:
+    """16 signs a text, by its hash: all cosines are multiples of 1/8, so that float32 holds them exactly."""
     rows = []
     for text in texts:
-        digest = hashlib.sha256((salt + text).encode("utf-8", "surrogatepass")).digest()
-        rows.append([1.0 if place >= bits or digest[place] & 1 else -1.0 for place in range(DIMENSIONS)])
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        rows.append([1.0 if digest[place] & 1 else -1.0 for place in range(DIMENSIONS)])
     return np.asarray(rows, np.float32).reshape(len(texts), DIMENSIONS)
 
 
