@@ -182,7 +182,7 @@ def _take_back(folder: RunFolder) -> None:
 def _generate(recipe: GenerationRecipe, folder: RunFolder) -> RunResult:
     from recipes.generation.run import run_generation
 
-    status = run_generation(recipe, folder, lambda facts: _check_facts(recipe, folder, facts))
+    status = run_generation(recipe, folder, lambda facts: check_facts(recipe, folder, facts))
     metrics = folder.metrics(0)
     return RunResult(status, folder.root, None, [metrics] if metrics else [])
 
@@ -191,7 +191,7 @@ def _embed(recipe: EmbeddingRecipe, folder: RunFolder) -> RunResult:
     from recipes.embedding.run import run_embedding
 
     _check_rounds(folder)
-    check = partial(_check_facts, recipe, folder)
+    check = partial(check_facts, recipe, folder)
     status = run_embedding(recipe, folder, check, workers_of(recipe))
     rounds = [metrics for index in folder.rounds() if (metrics := folder.metrics(index))]
     link = folder.root / "model"
@@ -232,12 +232,12 @@ def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> tuple[Cont
         },
         "files": side_hashes(recipe),
     }
-    _check_facts(recipe, folder, facts)
+    check_facts(recipe, folder, facts)
     context = Context(recipe, folder, domains, engine, base, digest, workers_of(recipe), progress)
     return context, {**facts, "engine": engine.name, "packages": package_versions()}
 
 
-def _check_facts(recipe: AnyRecipe, folder: RunFolder, facts: dict[str, Any]) -> None:
+def check_facts(recipe: AnyRecipe, folder: RunFolder, facts: dict[str, Any]) -> None:
     """Refuse a resume whose model, problems or side files are no longer those the run began with."""
     before = folder.manifest() or {}
     _check_files(recipe, before.get("files", {}), facts["files"])

@@ -42,17 +42,18 @@ def is_live(run: RunFolder) -> bool:
 
 
 def status(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """{name, kind, status, live, rounds: [...], model, base, disk_bytes, tokens, regenerated}.
+    """{name, kind, status, live, rounds: [...], model, pairs, base, disk_bytes, tokens, regenerated}.
 
     `status` is the manifest's, but `interrupted` where it says running and nothing holds the lock. Each round has
     {round, state: closed|open, stages: {stage: {rows, closed}}, funnel, scores, accepted, timings, tokens}.
-    `regenerated`: {stage: {samples, same, share}} of stages that were sampled again.
+    `pairs`: the same of what the generators of a run of kind `embedding` made. `regenerated`: {stage: {samples, same,
+    share}} of stages that were sampled again.
     """
     run = open_run(folder)
     manifest, live = run.manifest() or {}, is_live(run)
     state = manifest.get("status", "unknown")
     rounds = [_round(run, index) for index in run.rounds()]
-    link = run.root / "model"
+    link, pairs = run.root / "model", RunFolder(run.root / "pairs")
     return {
         "folder": str(run.root),
         "name": manifest.get("name"),
@@ -61,6 +62,7 @@ def status(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "live": live,
         "rounds": rounds,
         "model": str(link.resolve()) if link.is_symlink() else None,
+        "pairs": _round(pairs, 0) if pairs.recipe.exists() else None,
         "base": (read_json(run.base / "evaluation" / "evaluation.json") or {}).get("scores"),
         "tokens": sum(each["tokens"].get("sampled", 0) for each in rounds),
         "disk_bytes": folder_bytes(run.root),
@@ -125,6 +127,9 @@ def status_text(found: dict[str, Any]) -> str:
     lines = [f"{head}, {found['tokens']:,} tokens sampled, {found['disk_bytes']:,} bytes"]
     if found["base"]:
         lines.append(f"base: {_scores(found['base'])}")
+    if found["pairs"]:
+        first, *more = _round_lines(found["pairs"])
+        lines += [first.replace("round 00", "pairs", 1), *more]
     for each in found["rounds"]:
         lines += _round_lines(each)
     lines += [regenerated_text(stage, figures) for stage, figures in found["regenerated"].items()]

@@ -82,6 +82,8 @@ class Context:
     workers: int
     progress: Progress
     encoders: Encoders
+    example: str = "QUERY"
+    """A held-out query, once they are known, to try the model with."""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -176,7 +178,8 @@ def known_texts(recipe: EmbeddingRecipe, texts: dict[str, list[str]]) -> dict[st
 
 
 def _pairs_hash(loaded: Loaded | None) -> str:
-    return content_hash([[row["sample_id"], row["negatives"]] for row in loaded.rows] if loaded else [])
+    told = ("sample_id", "negatives", "group", "source")
+    return content_hash([[row[name] for name in told] for row in loaded.rows] if loaded else [])
 
 
 def _set_hash(given: RetrievalSet | None) -> str:

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,8 +76,9 @@ def all_pairs(recipe: EmbeddingRecipe, given: Mapping[str, Loaded], pairs: RunFo
 # ---- Verifying ---------------------------------------------------------------------------------------------------
 
 
-def pair_verifier(recipe: EmbeddingRecipe, name: str, encode: Encoded) -> Any:
-    """A domain's verifier, or None. The guide `base` of the verifier `pairs` is the run's base, opened when asked.
+def pair_verifier(recipe: EmbeddingRecipe, name: str, encode: Encoded, rows: Iterable[Row] = ()) -> Any:
+    """A domain's verifier, or None. The guide `base` of the verifier `pairs` is the run's base, opened when asked; it
+    reads the queries of `rows` as queries, with their instructions.
 
     Raises InputError for one that fails its self-test.
     """
@@ -88,15 +89,35 @@ def pair_verifier(recipe: EmbeddingRecipe, name: str, encode: Encoded) -> Any:
     if section.name == "pairs" and section.options.get("model") == BASE:
         import verifiers
 
-        verifier = verifiers.get(
-            "pairs", embed=lambda texts: encode()(list(texts)), **{**section.options, "model": None}
-        )
+        verifier = verifiers.get("pairs", embed=_guide(encode, rows), **{**section.options, "model": None})
     else:
         verifier = open_verifier(section.name, section.options, f"{where}.options")
     wrong = self_test_problems(verifier)
     if wrong:
         raise InputError(where, f"{section.name} fails its self-test: {wrong[0]}", "see `synth validate`")
     return verifier
+
+
+def _guide(encode: Encoded, rows: Iterable[Row]) -> Callable[[Sequence[str]], Any]:
+    """What the verifier `pairs` embeds texts with. It says not which are queries: those that are a pair's query and no
+    document of one."""
+    asked: dict[str, str] = {}
+    documents: set[str] = set()
+    for row in rows:
+        asked.setdefault(row["query"], row["instruction"])
+        documents.update((row["positive"], *row["negatives"]))
+
+    def embed(texts: Sequence[str]) -> Any:
+        import numpy as np
+
+        places = [number for number, text in enumerate(texts) if text in asked and text not in documents]
+        queries = [texts[number] for number in places]
+        vectors = np.array(encode()(list(texts), "document"))
+        if queries:
+            vectors[places] = encode()(queries, "query", [asked[text] for text in queries])
+        return vectors
+
+    return embed
 
 
 def judged(
@@ -119,9 +140,9 @@ def judged(
         waiting = [row for row in each.rows if row["sample_id"] not in done]
         if section is None or not waiting:
             continue
-        verifier = pair_verifier(recipe, name, encode)
+        verifier = pair_verifier(recipe, name, encode, each.rows)
         try:
-            if hasattr(verifier, "fit") and verifier.options.corpus is None:
+            if section.name == "pairs" and verifier.options.corpus is None:
                 verifier.fit([row["known"] for row in each.rows])
             known = (row["known"] for row in waiting)
             for row, verdict in zip(waiting, verifier.verify_batch(known, workers=workers), strict=True):

@@ -22,10 +22,7 @@ QUERY_CHARACTERS = 60
 def end_lines(ctx: Context) -> list[str]:
     """Where the model is, and the two commands that search with it."""
     model, index = ctx.folder.root / "model", ctx.folder.root / "index"
-    query = "QUERY"
-    if ctx.sets:
-        first = next(iter(ctx.sets.values()))
-        query = " ".join(first.queries[next(iter(first.judged))].split())[:QUERY_CHARACTERS]
+    query = " ".join(ctx.example.split())[:QUERY_CHARACTERS]
     return [
         f"model: {model}",
         f"try it: synth index --model {shlex.quote(str(model))} --input DOCS.jsonl --out {shlex.quote(str(index))}",

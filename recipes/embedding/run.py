@@ -145,7 +145,10 @@ def curated_pairs(ctx: Context) -> tuple[Pairs, Exam | None]:
     pairs = Pairs(stage.rows(), stage.manifest()["funnel"])
     if recipe.train.method == "none":
         return pairs, None
-    return pairs, exam_of(recipe, all_sets(recipe, ctx.sets, pairs.held_out))
+    exam = exam_of(recipe, all_sets(recipe, ctx.sets, pairs.held_out))
+    for first in exam.own[:1]:
+        ctx.example = first.queries[next(iter(first.judged))]
+    return pairs, exam
 
 
 def _decided(ctx: Context) -> Pairs:

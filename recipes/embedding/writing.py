@@ -5,6 +5,7 @@ It judges and curates nothing: what it leaves is verified and curated with the p
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from recipes.context import LimitReached
@@ -83,13 +84,14 @@ def inputs_hashes(recipe: EmbeddingRecipe) -> dict[str, str]:
 def write_pairs(recipe: EmbeddingRecipe, folder: RunFolder) -> None:
     """Run the generators, or go on with that; a finished run is left as it is. Raises LimitReached."""
     from recipes.generation.run import run_generation
+    from recipes.runner import check_facts
 
     nested = writing_recipe(recipe)
     if nested is None or folder.metrics(0) is not None:
         return
     folder.root.mkdir(parents=True, exist_ok=True)
     try:
-        status = run_generation(nested, folder, lambda facts: None)
+        status = run_generation(nested, folder, partial(check_facts, nested, folder))
     except InputError as error:
         raise InputError(_here(error.where), error.seen, error.fix) from None
     if status != "done":

@@ -18,6 +18,7 @@ import synth.retrieval
 from recipes.cli import main
 from recipes.embedding import rounds as rounds_module
 from recipes.settings import RecipeError, load_any
+from recipes.status import status, status_text
 from recipes.values import to_yaml
 from synth.records.errors import InputError, WorkError
 from synth.records.jsonl import read_jsonl
@@ -368,6 +369,7 @@ def mined(fakes: Fakes, folder: Path, **changes: Any) -> dict[str, Any]:
 
 def test_a_generator_makes_the_pairs_in_a_run_of_its_own(fakes: Fakes, tmp_path: Path) -> None:
     (metrics,) = run(mined(fakes, tmp_path), tmp_path / "run").rounds
+    assert "pairs: closed; code/mined 12, dataset 12" in status_text(status(tmp_path / "run"))
     assert decisions(tmp_path / "run") == {"kept": 8, "held_out": 4}
     assert (tmp_path / "run" / "pairs" / "round-00" / "metrics.json").exists()
     rows = dataset(tmp_path / "run", decision=None)

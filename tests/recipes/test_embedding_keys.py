@@ -361,12 +361,20 @@ def test_the_verifier_rejects_and_null_takes_all(fakes: Fakes, tmp_path: Path) -
 
 def test_the_base_may_be_the_guide_of_the_verifier_pairs(fakes: Fakes, tmp_path: Path) -> None:
     verifier = {"name": "pairs", "options": {"model": "base", "top_k": 1}}
-    run(fakes.tree(**{"domains.it.verifier": verifier}), tmp_path / "run")
+    run(fakes.tree(**{"domains.it.verifier": verifier, "domains.it.instruction": "Find."}), tmp_path / "run")
     details = [json.loads(row["details"]) for row in read_parts(tmp_path / "run" / "round-00" / "verdicts")]
     assert {tuple(each["not_checked"]) for each in details} == {("leakage",)}
     counts = decisions(tmp_path / "run")
     assert counts["failed:not_retrieved"] == sum(each["measures"]["rank"] > 1 for each in details) > 0
-    assert fakes.encoded[0].folder == fakes.base
+    guided = fakes.encoded[: next(n for n, call in enumerate(fakes.encoded) if len(call.texts) == 24)]
+    assert {call.folder for call in guided} == {fakes.base}
+    asked = {
+        (text, told)
+        for c in guided
+        if c.role == "query"
+        for text, told in zip(c.texts, c.instructions, strict=True)
+    }
+    assert asked == {(row["query"], "Find.") for row in pairs()}
 
 
 def test_workers_reach_the_verifier(fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
