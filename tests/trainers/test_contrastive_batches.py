@@ -72,6 +72,13 @@ def test_steps_of_one_positive_share_it_evenly() -> None:
         assert Counter(pairs.rows[row].positive for row in step) == dict.fromkeys(range(5), 2)
 
 
+def test_rows_that_must_meet_are_told_of() -> None:
+    crowd = table([(i, 0) for i in range(7)] + [(10 + i, 10 + i) for i in range(20)])
+    options = ContrastiveOptions(batch_size=5)
+    assert Batches(crowd, options, 0).crowded.startswith("7 rows share texts")
+    assert not Batches(table([(i, i // 6) for i in range(27)]), options, 0).crowded
+
+
 def test_without_duplicate_free_copies_do_meet() -> None:
     pairs = table([(i // 2, i // 2) for i in range(40)])
 

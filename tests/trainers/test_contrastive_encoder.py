@@ -247,6 +247,27 @@ def test_no_model_is_an_input_error(tmp_path: Path) -> None:
         trainers.open_encoder(str(tmp_path / "empty"))
 
 
+def test_lost_weights_are_an_input_error(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_embedders.encoder(tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    poolerless = {name: tensor for name, tensor in tensors.items() if "pooler" not in name}
+    save_file(poolerless, folder / "model.safetensors", {"format": "pt"})
+    trainers.open_encoder(str(folder))
+    del poolerless["encoder.layer.1.output.dense.weight"]
+    save_file(poolerless, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"1 tensors are missing: encoder.layer.1.output.dense.weight"):
+        trainers.open_encoder(str(folder))
+
+
+def test_cut_vectors_are_refused(tmp_path: Path) -> None:
+    folder = tiny_embedders.laid_out(tiny_embedders.encoder(tmp_path / "m"), "mean_tokens")
+    (folder / "config_sentence_transformers.json").write_text('{"truncate_dim": 8}')
+    with pytest.raises(InputError, match="cuts its vectors to 8 dimensions"):
+        trainers.open_encoder(str(folder))
+
+
 def test_no_end_token_is_an_input_error(tmp_path: Path) -> None:
     folder = tiny_embedders.decoder(tmp_path / "m")
     settings = json.loads((folder / "tokenizer_config.json").read_text())

@@ -113,7 +113,7 @@ def test_the_folder_is_whole(tmp_path: Path, folder: Make) -> None:
         '"batch_size": 4',
     ):
         assert text in card
-    assert str(tmp_path) not in card
+    assert not [line for line in card.splitlines() if str(tmp_path) in line or str(folder()) in line]
     assert not list(tmp_path.glob(".*"))
     from transformers import AutoModel, AutoTokenizer
 
@@ -439,6 +439,8 @@ def counted_exchanges() -> list[int]:
         if bucket.is_last():
             seen.append(1)
         return allreduce_hook(None, bucket)  # type: ignore[arg-type]
+
+    hook.__annotations__.clear()  # torch takes a bare hook, or one annotated with the very class
 
     def counted(self: Any, *arguments: Any, **settings: Any) -> None:
         init(self, *arguments, **settings)

@@ -92,7 +92,7 @@ def reading(where: str, fix: str) -> Iterator[None]:
 
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, torch.OutOfMemoryError, InputError):
         raise
     except Exception as error:
         # The libraries have no common class for a broken file: KeyError, SafetensorError, RuntimeError all occur.

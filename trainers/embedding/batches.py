@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from trainers.contrastive_options import ContrastiveOptions
@@ -40,6 +40,15 @@ class Batches:
         self.steps_per_epoch = sum(-(-size // options.batch_size) for size in sizes)
         self.steps = options.max_steps or options.epochs * self.steps_per_epoch
         self._epoch, self._plan = -1, [[0]]
+
+    @property
+    def crowded(self) -> str:
+        """A line for a log where rows that share a text cannot all be kept apart, else nothing."""
+        sizes = Counter(self.families)
+        rows = sum(size for size in sizes.values() if size > self.steps_per_epoch)
+        return (
+            f"{rows} rows share texts with more rows than an epoch has steps, and will meet" if rows else ""
+        )
 
     def __len__(self) -> int:
         return max(0, self.steps - self.start)

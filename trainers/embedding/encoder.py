@@ -143,6 +143,9 @@ def open_model(
         raise InputError(
             f"model {path}", "leaves prompts out of its pooling", "set include_prompt in its pooling"
         )
+    if model.truncate_dim is not None:
+        seen = f"cuts its vectors to {model.truncate_dim} dimensions"
+        raise InputError(f"model {path}", seen, "take truncate_dim out of config_sentence_transformers.json")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     last = pooling is not None and "lasttoken" in pooling.pooling_mode
@@ -175,6 +178,7 @@ def _read(path: str, dtype: str | torch.dtype, **hub: Any) -> Any:
         return SentenceTransformer(path, device="cpu", model_kwargs=kwargs, model_card_data=card, **hub)
     # Named outright, or a tokenizer with a chat template would wrap every text in it.
     text: Any = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+    _refuse_lost_weights(path, **hub)
     transformer = Transformer(
         path, model_kwargs={**kwargs, **hub}, processor_kwargs=dict(hub), config_kwargs=dict(hub),
         modality_config=text, module_output_name="token_embeddings",
@@ -187,6 +191,21 @@ def _read(path: str, dtype: str | torch.dtype, **hub: Any) -> Any:
     return SentenceTransformer(
         modules=[transformer, pooling, Normalize()], device="cpu", model_card_data=card
     )
+
+
+def _refuse_lost_weights(path: str, **hub: Any) -> None:
+    """Raise InputError if a tensor of the model came from no file: it would be filled with random numbers.
+
+    sentence-transformers does not ask, so the files are read once more, for a start model without its layout alone.
+    """
+    from transformers import AutoModel
+
+    loaded: Any = AutoModel.from_pretrained(path, output_loading_info=True, **hub)
+    # The pooler, which heads for other tasks lack, takes no part in the vectors.
+    lost = sorted(name for name in loaded[1]["missing_keys"] if "pooler" not in name)
+    if lost:
+        seen = f"{len(lost)} tensors are missing: {', '.join(lost[:3])}" + (", ..." if len(lost) > 3 else "")
+        raise InputError(f"weights of {path}", seen, "give a folder with the whole model")
 
 
 def is_decoder(config: Any) -> bool:

@@ -59,7 +59,7 @@ def train_embedder(
 
     rows: `query`, `positive`, optionally `negatives`, `instruction`, `source` (see `trainers.embedding.rows`).
     evaluate(encoder, step) -> metrics runs every `eval_every` steps and after the last. on_step gets each step's log.
-    log gets lines for a person. hub: `revision`, `trust_remote_code` for opening the model.
+    log gets lines for a person. hub: `revision`, `trust_remote_code` for opening the model; the guide has neither.
 
     Called again with the same arguments after it was stopped, it goes on where it was; on a finished `out` it
     returns what is there. Raises InputError for wrong rows or arguments, WorkError if the loss stops being finite.
@@ -112,7 +112,7 @@ class _Job:
             raise InputError("train.early_stopping", "nothing is evaluated", "give an evaluation")
         pairs = read_pairs(rows, self.options.hard_negatives)
         self.log(f"training rows: {pairs.summary()}")
-        start = self._identity(self.model)
+        start = _identity(self.model, self.hub)
         states = States(self.out, self._fingerprint(start, pairs))
         done = finished(self.out, states.fingerprint, dict(pairs.counts))
         if done is not None:
@@ -121,6 +121,7 @@ class _Job:
             return done
         states.check()
         batches = Batches(pairs, self.options, self.rng_seed)
+        self.log(f"{batches.steps} steps" + (f"; {batches.crowded}" if batches.crowded else ""))
         settings = self.options.loop_options(batches.steps)
         with session(settings, self.out, {"rng_seed": self.rng_seed, "method": "contrastive"}) as accelerator:
             run = _Run(self, accelerator, batches, states, evaluate, on_step)
@@ -131,24 +132,18 @@ class _Job:
             )  # fmt: skip
             if accelerator.is_main_process:
                 dtype = run.stored if self.options.save_dtype == "auto" else self.options.save_dtype
-                card = self._card(run, start, dtype, lineage)
+                card = self._card(run, dtype, lineage)
                 write_embedder(result, run.encoder, dtype, states.fingerprint, card, self.hub_name)
                 states.clear()
             accelerator.wait_for_everyone()
         return result
 
-    def _identity(self, path: str) -> str:
-        """What a model is: the hash of its folder, or its name and commit on the hub."""
-        if Path(path).is_dir():
-            return models.identity(path, None)
-        return models.identity(path, models.open_config(path, **self.hub))
-
     def _fingerprint(self, start: str, pairs: Pairs) -> str:
         identity = {name: value for name, value in asdict(self.options).items() if name not in FREE_OPTIONS}
-        guide = self.options.guide and self._identity(self.options.guide)
-        return content_hash("contrastive", self.rng_seed, identity, start, guide, pairs.content_hash())
+        identity["guide"] = self.options.guide and _identity(self.options.guide, {})
+        return content_hash("contrastive", self.rng_seed, identity, start, pairs.content_hash())
 
-    def _card(self, run: _Run, start: str, dtype: str, lineage: Mapping[str, Any] | None) -> list[str]:
+    def _card(self, run: _Run, dtype: str, lineage: Mapping[str, Any] | None) -> list[str]:
         """What the card tells of the training."""
         logs, progress = run.progress.logs, run.progress
         facts: dict[str, Any] = {
@@ -159,14 +154,26 @@ class _Job:
         }
         if progress.best is not None:
             facts["best evaluation"] = f"{progress.best:.4f} at step {progress.best_step}"
-        # A path of this machine tells a reader nothing; the hash does.
-        base = self.model if self.hub_name else f"{Path(self.model).name}, hash {start}"
-        return training_sections(base, "contrastive", progress.step, facts, asdict(self.options), lineage)
+        options = asdict(self.options)
+        if self.options.guide:
+            options["guide"] = _named(self.options.guide, {})
+        base = _named(self.model, self.hub)
+        return training_sections(base, "contrastive", progress.step, facts, options, lineage)
 
     @property
     def hub_name(self) -> str | None:
         """The start model's name on the hub, None for a folder."""
         return None if Path(self.model).is_dir() else self.model
+
+
+def _identity(path: str, hub: Mapping[str, Any]) -> str:
+    """What a model is: the hash of its folder, or its name and commit on the hub."""
+    return models.identity(path, None if Path(path).is_dir() else models.open_config(path, **hub))
+
+
+def _named(path: str, hub: Mapping[str, Any]) -> str:
+    """A model's name for a card: a path of this machine tells a reader nothing, the hash does."""
+    return f"{Path(path).name}, hash {_identity(path, hub)}" if Path(path).is_dir() else path
 
 
 class _Run:
@@ -215,7 +222,7 @@ class _Run:
     def _guide(self) -> Guide | None:
         if self.options.guide is None:
             return None
-        encoder = open_encoder(self.options.guide, device=self.accelerator.device.type, hub=self.job.hub)
+        encoder = open_encoder(self.options.guide, device=self.accelerator.device.type)
         return Guide(self.batches.pairs, encoder)
 
     @property
