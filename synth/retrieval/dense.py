@@ -32,8 +32,10 @@ QUERIES = 512
 ENCODED = 16_384
 """Texts that the encoder is given at once: enough to sort them by length."""
 EXPANSION = 512
-"""Fewest candidates that a walk through the graph holds: of the best 110 of 20,000 clustered vectors 256 find 0.959,
-512 find 0.987."""
+"""Fewest candidates that a walk through the graph holds; of the best 110 of 20,000 vectors 256 candidates find 0.959,
+512 find 0.987 (benchmarks/vector_search.py),"""
+MORE = 4
+"""and how many for each document wanted."""
 PIP = "pip install 'synthloop[embedding]'"
 
 
@@ -104,7 +106,7 @@ class DenseSearch:
             return [ranked(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in queries]
         if self._graph is None:
             return nearest(queries, [self.vectors], k)
-        self._graph.expansion_search = max(EXPANSION, 4 * k)
+        self._graph.expansion_search = max(EXPANSION, MORE * k)
         blocks = (queries[begin : begin + QUERIES] for begin in range(0, len(queries), QUERIES))
         return [ranking for block in blocks for ranking in self._walk(block, k)]
 
