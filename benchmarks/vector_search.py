@@ -2,8 +2,8 @@
 
     python benchmarks/vector_search.py [--sizes 20000 100000] [--queries 500] [--k 110] [--expansions 256 512 1024]
 
-Vectors are drawn around 500 centres, as texts of several subjects lie. Times are those of the CPU. Mining asks one query
-for each document, so that a query there costs as much as its walk and a document's part in building the graph.
+Vectors are drawn around 500 centres, as texts of several subjects lie. Times are those of the CPU. Mining asks about one
+query for each document: there a query costs its walk and a document's part in building the graph.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 100_000])
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--k", type=int, default=110)
