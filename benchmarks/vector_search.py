@@ -2,8 +2,8 @@
 
     python benchmarks/vector_search.py [--sizes 20000 100000] [--queries 500] [--k 110] [--expansions 256 512 1024]
 
-Vectors are drawn around 500 centres, as texts of several subjects lie. Times are those of the CPU. Mining asks about one
-query for each document: there a query costs its walk and a document's part in building the graph.
+Vectors are drawn around 500 centres, as texts of several subjects lie. Times are those of the CPU. Mining asks about
+one query for each document: there a query costs its walk and a document's part in building the graph.
 """
 
 from __future__ import annotations
