@@ -41,7 +41,7 @@ class MiningOptions:
     """`top` takes the hardest that the limits leave, `random` any of them."""
     exact: bool | None = None
     """Whether all vectors are compared (true) or a graph of neighbours is walked (false), which misses some. Null:
-    compared up to 100,000 documents."""
+    compared up to 200,000 documents."""
 
     def __post_init__(self) -> None:
         for name, known in (("method", METHODS), ("pick", PICKS)):

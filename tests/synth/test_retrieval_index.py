@@ -64,6 +64,9 @@ def test_a_graph_is_kept_where_documents_are_many(tmp_path: Path, monkeypatch: p
     assert index.manifest["graph"] is True
     for id, vector in zip(IDS, unit(TEXTS), strict=True):
         assert index.search(vector, 1)[0].id == id
+    (folder / "graph.usearch").unlink()
+    with pytest.raises(InputError, match=r"graph\.usearch: cannot be read"):
+        open_index(folder).search(unit(["query"])[0], 1)
 
 
 def test_a_former_index_is_replaced_and_nothing_else(tmp_path: Path) -> None:
