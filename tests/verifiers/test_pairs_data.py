@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmark_scripts import script
 
 import verifiers
 from verifiers.embedding import Embed, load_embed
@@ -21,14 +21,7 @@ Find = Callable[[str], Path]
 
 @pytest.fixture(scope="module")
 def bench() -> Any:
-    path = Path(__file__).parents[2] / "benchmarks" / "pairs.py"
-    spec = importlib.util.spec_from_file_location("benchmark_pairs", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("pairs")
 
 
 @pytest.fixture(scope="module")
