@@ -4,7 +4,8 @@ and any file's), earlier exports, and a folder with an embedding model."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from recipes.reading import means_file, read_source
 from recipes.schema import Recipe, Source
 from synth.curate import CurateOptions, DecontaminateOptions
 from synth.records.errors import InputError
+from verifiers.embedding import load_embed, unit_vectors
 
 if TYPE_CHECKING:
     from recipes.generation.schema import AnyRecipe
@@ -29,10 +31,18 @@ def check_files(options: CurateOptions) -> None:
         if not Path(name).expanduser().exists():
             fix = f"paths start at {os.getcwd()}"
             raise InputError(f"curate.dedup.against.{number}", f"no such file: {name}", fix)
-    if options.embed is not None and not Path(options.embed).expanduser().is_dir():
-        raise InputError(
-            "curate.embed", f"no such folder: {options.embed}", "name a sentence-embedding model's"
-        )
+    open_embed(options)
+
+
+def open_embed(options: CurateOptions, where: str = "curate.embed") -> Callable[[Sequence[str]], Any] | None:
+    """Texts to unit vectors [texts, d] by the model that `embed` names; None without one. Raises InputError at `where`
+    if the folder, a model in it or the package that reads it is missing."""
+    if options.embed is None:
+        return None
+    folder = Path(options.embed).expanduser()
+    if not folder.is_dir():
+        raise InputError(where, f"no such folder: {options.embed}", "name a sentence-embedding model's")
+    return partial(unit_vectors, load_embed(str(folder), where))
 
 
 def recipe_sets(recipe: Recipe, domains: Iterable[Domain]) -> dict[str, Mapping[str, str] | list[str]]:

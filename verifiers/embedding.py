@@ -32,8 +32,8 @@ def load_embed(model: str, where: str) -> Embed:
         ) from None  # fmt: skip
     try:
         encoder = package.SentenceTransformer(model)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
+    except Exception as error:  # a folder that is no model, or a broken one, fails in many ways
+        first = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
         raise InputError(where, f"'{model}': {first}", "name a sentence-transformers model") from None
 
     def embed(texts: Sequence[str], /) -> Any:

@@ -34,7 +34,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from recipes.curation import curation_options
-    from recipes.curation_files import read_sets
+    from recipes.curation_files import open_embed, read_sets
     from recipes.progress import Progress
     from synth.curate.files import curate_file
     from verifiers.language import detect
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
             args.output,
             options,
             sets,
+            embed=open_embed(options, "embed"),
             language=detect,
             compare=args.compare,
             on_rows=lambda stage, rows: bar.update(rows, title=f"{stage} {args.input}"),

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from synth.curate.contamination import Texts, evaluation_sets
 from synth.curate.curation import Curation, Decision
-from synth.curate.embedding import Embed, open_model
+from synth.curate.embedding import Embed
 from synth.curate.options import CurateOptions
 from synth.curate.pipeline import BATCH, add_exports, batches, kept_rows
 from synth.curate.report import Report
@@ -76,8 +76,6 @@ def curate_file(
     given = _check_paths(Path(source), Path(output))
     if compare is not None:
         kept_rows(compare, "--compare")  # a wrong name is told before the work
-    if embed is None and options.embed is not None:
-        embed = open_model(options.embed)
     before = _stamp(given.path)
     against = evaluation_sets(options.decontaminate, evaluation)
     curation = Curation(options, against, "position", embed=embed, language=language)

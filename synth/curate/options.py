@@ -203,8 +203,8 @@ class CurateOptions:
     select: SelectOptions | None = None
     """None: every row that passes the other stages stays."""
     embed: str | None = None
-    """Folder of a sentence-embedding model, for `semantic`, diversity and the report of a file. None: diversity goes
-    by words, `semantic` is refused."""
+    """Folder of a sentence-embedding model, for `semantic`, diversity and the report. It is for the caller to open and
+    to hand in. None: diversity goes by words, `semantic` is refused."""
 
     def __post_init__(self) -> None:
         if isinstance(self.text, list) and not self.text:

@@ -56,7 +56,7 @@ def curate(
     `status` (or `reward`), that test is left out. evaluation: {set name: texts}, see `evaluation_sets`. earlier:
     kept rows of earlier rounds, used with `options.across_rounds`. survivor: among equals the highest reward stays,
     then the smallest `sample_id` (a hash: no index is favoured, and the first in a run's sorted files), or the
-    first row. embed: texts to vectors, instead of the model that `options.embed` names. language: a text's language,
+    first row. embed: texts to vectors [texts, d], the model that `options.embed` names. language: a text's language,
     for quotas where rows have no column that says it. Raises InputError on missing columns, an unusable evaluation
     set, or where an embedding model is needed and none is given.
     """

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from recipe_samples import write_rows
-from stub_server import Stub
+from stub_server import Answer, Stub
 
 import recipes
 from recipes.settings import load_any
+from synth.records.errors import WorkError
 from synth.store import Stage, read_parts
 
 SEEDS = [
@@ -108,6 +111,28 @@ def parts(out: Path) -> dict[str, bytes]:
     }
 
 
+def check_that_stopped_runs_go_on(
+    make: Callable[[Stub], dict[str, Any]], answer: Answer, folder: Path, shares: Iterable[float]
+) -> None:
+    """Runs whose server goes away after these shares of the answers, and comes back, become the undisturbed one."""
+    rates = {"malformed": 0.1, "empty": 0.1}
+    with Stub(rates, answer=answer) as stub:
+        made = make(stub)
+        made["engine"]["options"]["retries"] = 0
+        run(made, folder / "undisturbed")
+        answers = stub.served.total()
+    for share in shares:
+        out = folder / f"run-{share}"
+        with Stub(rates, answer=answer) as stub:
+            made["engine"]["options"]["base_url"] = stub.url
+            stub.down_after = int(share * answers)
+            with pytest.raises(WorkError, match="requests were not answered"):
+                run(made, out)
+            stub.down_after = None
+            run(made, out)
+        assert parts(out) == parts(folder / "undisturbed")
+
+
 def chat_tokenizer(folder: Path) -> Path:
     """A model folder of which only the tokenizer is there: byte level, adds <s>, ChatML with <s> before it."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -129,6 +154,6 @@ def chat_tokenizer(folder: Path) -> Path:
 
 
 __all__ = [
-    "SEEDS", "Stub", "chat_tokenizer", "dataset", "lost", "options", "parts", "requests", "rows_of", "run",
-    "stage_rows", "tree",
+    "SEEDS", "Stub", "chat_tokenizer", "check_that_stopped_runs_go_on", "dataset", "lost", "options", "parts",
+    "requests", "rows_of", "run", "stage_rows", "tree",
 ]  # fmt: skip

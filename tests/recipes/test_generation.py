@@ -154,6 +154,26 @@ def test_a_prompt_the_server_refuses_is_final(tmp_path: Path) -> None:
     assert sum(c["asked"] - c["generated"] for c in counts) >= len(rejected)
 
 
+def test_requests_without_an_answer_are_sent_again_and_answers_given_twice_are_dropped(
+    tmp_path: Path,
+) -> None:
+    rates = {"hang": 0.1, "429": 0.1, "500": 0.1, "duplicate": 0.3}
+    rows = [{"prompt": f"Tell me something about {n} boats."} for n in range(6)]
+    with Stub(rates) as stub:
+        changes = {**options(n=8), "engine.options.timeout_s": 0.3}
+        metrics = run(tree(stub.url, "answers", rows, tmp_path, **changes), tmp_path / "run")
+        assert min(stub.served[fault] for fault in rates) > 0
+        said = stub.text_for(stub.seen[0], "duplicate")
+    times = Counter(row["prompt"] for row in requests(tmp_path / "run") if row["completion"] == said)
+    twice = times.total() - len(times)
+    assert twice > 0
+    assert {name: each["count"] for name, each in metrics["funnel"]["reasons"]["it"].items()} == {
+        "duplicate": twice
+    }
+    counts = metrics["funnel"]["it"]
+    assert (counts["asked"], counts["parsed"], counts["kept"]) == (48, 48, 48 - twice)
+
+
 # ---- Going on ----------------------------------------------------------------------------------------------------
 
 
