@@ -29,9 +29,9 @@ class CurateResult:
     """Rows in input order. Each carries `decision` (kept, rejected), `decision_reason`, `matched_id`, `evidence`.
 
     `decision_reason`: None if kept, else failed:REASON, error:REASON, low_reward, duplicate, duplicate_reasoning,
-    contaminated, over_cap or balance. `matched_id`: the surviving sample or the evaluation text. `evidence`: JSON
-    text of the contamination match {matched_id, match, share, ngram}. `counts`: rows per reason, and `kept`.
-    `curation`: what was decided, for a report (report.py).
+    contaminated, over_cap, balance, or why a row was not selected (select.py). `matched_id`: the surviving sample or
+    the evaluation text. `evidence`: JSON text of the contamination match {matched_id, match, share, ngram}. `counts`:
+    rows per reason, and `kept`. `curation`: what was decided, for a report (report.py).
     """
 
     kept: list[Row]

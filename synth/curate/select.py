@@ -57,7 +57,7 @@ class Selection:
     def _value(self, name: str, row: Mapping[str, Any], parts: tuple[str, ...]) -> str:
         if name == LENGTH:
             return self.options.range_of(self.words[-1])
-        value = row.get(name)
+        value = field_of(row, name)
         if value is None and name == LANGUAGE and self._language is not None:
             value = self._language(" ".join(parts)[:LANGUAGE_CHARACTERS])
         return "" if value is None else str(value)
@@ -135,7 +135,8 @@ class Selection:
             for value in held:
                 quota = quotas.get(value, quotas.get("*"))
                 if quota is not None:
-                    limits[column, value] = int(quota if quota >= 1 else quota * (options.size or 0))
+                    # 0.29 of 100 is 28.999999999999996 in floats.
+                    limits[column, value] = int(quota if quota >= 1 else quota * (options.size or 0) + 1e-9)
         mixed: set[Group] = set()
         if options.mix is not None and rows:
             counts = Counter(self.values[options.source][index] for index in rows)

@@ -88,7 +88,7 @@ class RowVectors:
 
     def all(self) -> Vectors:
         """Unit vectors [rows, d]."""
-        self._parts = [np.concatenate([np.zeros((0, self._parts[0].shape[1]), np.float32), *self._parts])]
+        self._parts = [np.concatenate(self._parts or [np.zeros((0, 0), np.float32)])]
         return self._parts[0]
 
     def of(self, rows: list[int]) -> Vectors:

@@ -107,6 +107,10 @@ def test_each_round_has_a_report_against_the_one_before(tmp_path: Path) -> None:
         ({"embed": "./nowhere"}, "curate.embed: no such folder"),
         ({"select": {"quotas": {"source": {"web": 0.5}}}}, "select.size"),
         ({"select": {"sise": 5}}, "did you mean 'size'"),
+        ({"text": "completon"}, "curate.text: 'completon', a column that no row will have"),
+        ({"select": {"quotas": {"domian": {"math": 2}}}}, "did you mean 'domain'"),
+        ({"select": {"mix": {"web": 1}}}, "curate.select.source: 'source', a column"),
+        ({"select": {"quality": "details.value"}}, "curate.select.quality"),
     ],
 )
 def test_validate_and_run_refuse_what_curation_cannot_use(
