@@ -38,6 +38,8 @@ def cross_checks(recipe: GenerationRecipe) -> Iterator[Problem]:
             yield (*path, "system"), "set although chat is false", "a system text needs a chat turn"
     if recipe.model.path == "scratch":
         yield ("model", "path"), "'scratch' has nothing to write with", "name a model"
+    if recipe.model.scratch is not None:
+        yield ("model", "scratch"), "set, but no model is made here", "leave it out"
     if recipe.model.path == NO_MODEL and asks(recipe):
         yield ("model",), "missing", "name the model that writes"
     yield from check_names(recipe.domains)

