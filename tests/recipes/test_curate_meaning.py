@@ -35,8 +35,7 @@ def curated(texts: list[str], embed: Embed, against: list[str], **options: Any) 
 def test_semantic_dedup_finds_paraphrases_and_spares_unrelated_sentences(
     embed: Embed, shared_data: Callable[[str], Path]
 ) -> None:
-    """Pairs of STS-B with a score of at least 4.8 of 5, and of at most 1. Texts are compared with all others, too: so a
-    pair counts as found when its second sentence is dropped for any sentence, and is spared only if it is for none."""
+    """Pairs of STS-B with a score of at least 4.8 of 5, and of at most 1, each by itself; then all paraphrases together."""
     lines = shared_data("stsb/sts-test.csv").read_text("utf-8").split("\n")
     pairs = [(float(row[4]), row[5], row[6]) for line in lines if line for row in [line.split("\t")]]
     same = [(one, other) for score, one, other in pairs if score >= 4.8 and one != other]
