@@ -29,7 +29,7 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="C",
         help="rows (a file or a run) whose length and diversity the report compares with",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, begins_anew=True)
 
 
 def run(args: argparse.Namespace) -> int:

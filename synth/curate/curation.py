@@ -21,7 +21,7 @@ from synth.curate.select import Language, Selection
 from synth.curate.selection import over_cap, problem_key, score, unbalanced
 from synth.curate.text import as_text, columns_text, columns_texts, normalise
 from synth.curate.vectors import RowVectors
-from synth.records.errors import InputError
+from synth.records.errors import InputError, did_you_mean
 from synth.records.ids import content_hash
 
 Survivor = Literal["sample_id", "position"]
@@ -125,18 +125,19 @@ class Curation:
             )
             self.contaminated |= {open_rows[place]: match for place, match in found.items()}
 
-    def add_earlier(self, rows: Sequence[Mapping[str, Any]], origin: str, counted: bool) -> None:
-        """Rows that were kept before: the others are compared with them.
+    def add_earlier(self, rows: Sequence[Mapping[str, Any]], origin: str, counted: bool) -> bool:
+        """Rows that were kept before: the others are compared with them. Returns whether any of them has text.
 
         origin: where they come from, for those without an id. counted: whether they count towards the cap.
         """
-        self._gather(rows)
+        texts = self._gather(rows)
         for number, row in enumerate(rows, self.earlier + 1):
             name = row.get("sample_id", row.get("id"))
             self.ids.append(f"{origin} row {number}" if name is None else str(name))
         self.earlier += len(rows)
         if counted:
             self._taken.update(self.problems[-len(rows) :])
+        return any(map(any, texts))
 
     def _gather(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         options = self.options
@@ -262,8 +263,9 @@ class Curation:
         wanted = self.options.text_columns
         missing = [name for name in wanted if name not in self.columns]
         if missing if self.options.text is not None else missing == list(wanted):
-            known = ", ".join(sorted(self.names))
-            raise InputError("text", f"no row has the column '{missing[0]}'", f"set text to one of: {known}")
+            near = did_you_mean(missing[0], self.names)
+            fix = f"{near if near.startswith('did') else ''} set text to one of: {', '.join(sorted(self.names))}"
+            raise InputError("text", f"no row has the column '{missing[0]}'", fix.strip())
         if self.options.cap_per_problem is not None and not {"problem_id", "prompt"} & self.columns:
             seen = "no row says its problem (problem_id or prompt)"
             raise InputError("cap_per_problem", seen, "set it to null, or name the column problem_id")

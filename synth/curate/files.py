@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import gzip
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -90,7 +91,6 @@ def curate_file(
     report = Report(curation, kept_rows(compare, "--compare") if compare is not None else None)
     summary = Summary(rows=curation.rows, kept=curation.rows - len(decided))
     summary.reasons.update(decision.reason for decision in decided.values())
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output) as handle, atomic_write(dropped_path(output)) as dropped:
         with _packed(handle, Path(output)) as kept:
             sink = given.sink(kept, Path(output))
@@ -116,6 +116,14 @@ def _check_paths(source: Path, output: Path) -> _JsonlFile | _ParquetFile:
         raise InputError(str(output), "is a folder", "name a file")
     if dropped_path(output).exists() and dropped_path(output).samefile(source):
         raise InputError(str(source), "is where the dropped rows go", "choose another --output")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            str(output), f"cannot be written ({error.strerror})", "choose another --output"
+        ) from None
     return _ParquetFile(source) if source.suffix == ".parquet" else _JsonlFile(source)
 
 

@@ -98,8 +98,17 @@ def add_exports(
     """Let the rows, each as `raw` makes it, be compared with the earlier exports that the options name. Raises
     InputError if one is missing."""
     for name in options.dedup.against if options.dedup else ():
-        for batch in batches(map(raw, kept_rows(name, "dedup.against"))):
+        told = [
             curation.add_earlier(batch, name, counted=False)
+            for batch in batches(map(raw, kept_rows(name, "dedup.against")))
+        ]
+        if told and not any(told):
+            columns = ", ".join(options.text_columns)
+            raise InputError(
+                "dedup.against",
+                f"no row of {name} has text in {columns}",
+                "name its columns as the rows have them",
+            )
 
 
 def kept_rows(path: str | os.PathLike[str], where: str) -> Iterator[Row]:
