@@ -34,6 +34,15 @@ SEEDS = [
     {"instruction": "Name the capital of the country in which the novel is set.", "is_classification": False},
 ]
 
+CAUSE = {
+    "malformed": "not_json",
+    "truncated": "length",
+    "wrong_schema": "wrong_schema",
+    "refusal": "refused",
+    "empty": "empty",
+}
+"""Faults of the stub server in a reply: what each is called where the reply is read."""
+
 
 def tree(
     stub_url: str, generator: str, rows: list[dict[str, Any]] | None, folder: Path, **changes: Any
@@ -154,6 +163,6 @@ def chat_tokenizer(folder: Path) -> Path:
 
 
 __all__ = [
-    "SEEDS", "Stub", "chat_tokenizer", "check_that_stopped_runs_go_on", "dataset", "lost", "options", "parts",
+    "CAUSE", "SEEDS", "Stub", "chat_tokenizer", "check_that_stopped_runs_go_on", "dataset", "lost", "options", "parts",
     "requests", "rows_of", "run", "stage_rows", "tree",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generation_samples import SEEDS, Stub, dataset, options, parts, requests, run, tree
+from generation_samples import CAUSE, SEEDS, Stub, dataset, options, parts, requests, run, tree
 from stub_server import REFUSAL, prompt_of
 
 from recipes.cli import main
@@ -26,13 +26,6 @@ FAULTS = {
     "empty": 0.06,
     "429": 0.05,
     "500": 0.05,
-}
-CAUSE = {
-    "malformed": "not_json",
-    "truncated": "length",
-    "wrong_schema": "wrong_schema",
-    "refusal": "refused",
-    "empty": "empty",
 }
 
 
@@ -307,7 +300,8 @@ WRONG = [
     ),
     (options(cuont=3), "domains.it.generator.options.cuont", "did you mean 'count'?"),
     (options(count=0), "domains.it.generator.options.count", "at least 1"),
-    (options(novelty=1.5), "domains.it.generator.options.novelty", "from 0 to 1"),
+    (options(novelty=1.5), "domains.it.generator.options.novelty", "at most 1"),
+    (options(novelty=0), "domains.it.generator.options.novelty", "above 0"),
     ({"gate": {"alpha": 0.1}}, "gate", "unknown key"),
     ({"domains.it.prompt": {"template": "x"}}, "domains.it.prompt", "unknown key"),
     (

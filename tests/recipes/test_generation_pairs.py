@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 from generation_samples import (
+    CAUSE,
     Stub,
     check_that_stopped_runs_go_on,
     dataset,
+    lost,
     options,
     requests,
     run,
@@ -33,21 +35,10 @@ from synth.generators.languages import CODES
 from synth.records.jsonl import read_jsonl
 
 ENGLISH = options(english=1.0, languages=["Polish"])
-CAUSE = {
-    "malformed": "not_json",
-    "truncated": "length",
-    "wrong_schema": "wrong_schema",
-    "refusal": "refused",
-    "empty": "empty",
-}
 
 
 def written(stub: Stub, folder: Path, **changes: Any) -> dict[str, Any]:
     return tree(stub.url, "embedding_pairs", None, folder, **{**ENGLISH, **changes})
-
-
-def lost(metrics: dict[str, Any]) -> dict[str, int]:
-    return {reason: entry["count"] for reason, entry in metrics["funnel"]["reasons"]["it"].items()}
 
 
 def metas(out: Path) -> list[dict[str, Any]]:

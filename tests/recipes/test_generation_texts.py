@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from generation_samples import (
+    CAUSE,
     Stub,
     check_that_stopped_runs_go_on,
     dataset,
@@ -34,13 +35,6 @@ DOCUMENTS = [
     {"text": document(number), "title": f"Annals {number}", "url": f"page {number}"} for number in range(4)
 ]
 FACTS = {"facts": 3, "paraphrases": 4, "passage_words": 90}
-CAUSE = {
-    "malformed": "not_json",
-    "truncated": "length",
-    "wrong_schema": "wrong_schema",
-    "refusal": "refused",
-    "empty": "empty",
-}
 
 
 def knowledge(stub: Stub, folder: Path, **changes: Any) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from generation_samples import dataset
 from obedient_model import answer, document
 from recipe_samples import write_rows
 from stub_server import Stub
+from test_generation_library import ROWS
 
 from recipes.cli import main
-from recipes.settings import library
+from recipes.settings import library, load_any
 
 QUESTIONS = [{"question": f"How many are {n} boats and 2 more?", "answer": f"{n} + 2 = {n + 2}\n#### {n + 2}"}
              for n in range(6)]  # fmt: skip
@@ -93,6 +94,11 @@ def test_a_shipped_recipe_runs_on_rows_like_those_it_names(told: list[str], tmp_
     )
     rejected = [row for row in dataset(out, kept=False) if row["decision"] != "kept"]
     assert rejected == []
+
+
+def test_no_shipped_recipe_that_writes_goes_without_its_preview() -> None:
+    writing = {name for name in library() if load_any(name).kind == "generate"}
+    assert writing == set(SOURCES) | set(ROWS)
 
 
 def test_they_name_public_models_and_data() -> None:
