@@ -154,6 +154,24 @@ def test_a_round_compares_by_the_model(model: Path, tmp_path: Path) -> None:
     assert reasons == ["None", *["duplicate"] * 5]
 
 
+@pytest.mark.parametrize(
+    "weights", ["model.safetensors", "0_Transformer/model.safetensors", "pytorch_model.bin"]
+)
+def test_a_resume_with_another_model_is_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: str
+) -> None:
+    (model / weights).parent.mkdir(exist_ok=True)
+    (model / weights).write_bytes(b"one")
+    made = tree("http://127.0.0.1:1/v1", "mined_pairs", [{"question": "a", "answer": "b"}], tmp_path,
+                **{"curate.embed": str(model), "domains.it.generator.options.min_words": 1})  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(to_yaml(made))
+    command = ["run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")]
+    assert cli.main(command) == 0
+    (model / weights).write_bytes(b"two")
+    assert cli.main(command) == 2
+    assert f"{weights} changed since this run began" in capsys.readouterr().err
+
+
 def test_a_written_dataset_is_compared_by_the_model(model: Path, tmp_path: Path) -> None:
     rows = [{"prompt": text} for text in SAME]
     with Stub(answer=lambda body, rng: "Well.") as stub:

@@ -211,6 +211,14 @@ def test_what_repeats_a_held_out_text_is_dropped_with_evidence(tmp_path: Path) -
     assert (dropped["decision_reason"], dropped["prompt"]) == ("contaminated", PROMPTS[3]["prompt"])
     assert json.loads(dropped["evidence"])["match"] == "normalized"
     assert (metrics["funnel"]["it"]["unique"], metrics["funnel"]["it"]["clean"]) == (8, 7)
+    for broken, said in (
+        ({"question": " "}, "no text in prompt"),
+        ({"title": "x"}, "no question for prompt"),
+    ):
+        write_rows(held_out, [{"question": "Why?"}, broken])
+        with pytest.raises(InputError, match=rf"domains\.it\.held_out, row 2: {said}"):
+            run(made, tmp_path / "closed")
+    assert not (tmp_path / "closed/round-00").exists()
 
 
 def test_what_the_verifier_fails_is_kept_as_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
