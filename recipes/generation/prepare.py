@@ -107,7 +107,7 @@ def prepare(recipe: GenerationRecipe, progress: Progress) -> Prepared:
     # Decontamination fails closed: an evaluation set that cannot be used stops the run before anything is asked.
     evaluation = {**held_out_texts(recipe), **named_sets(recipe)}
     evaluation_sets(recipe.curate.decontaminate, evaluation)
-    check_files(recipe.curate)
+    check_files(recipe.curate, (writing.generator.compared for writing in writings))
     base, digest = _model(recipe, writings)
     pool = VerifierPool(workers_of(recipe))
     try:

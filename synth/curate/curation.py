@@ -125,19 +125,18 @@ class Curation:
             )
             self.contaminated |= {open_rows[place]: match for place, match in found.items()}
 
-    def add_earlier(self, rows: Sequence[Mapping[str, Any]], origin: str, counted: bool) -> bool:
-        """Rows that were kept before: the others are compared with them. Returns whether any of them has text.
+    def add_earlier(self, rows: Sequence[Mapping[str, Any]], origin: str, counted: bool) -> None:
+        """Rows that were kept before: the others are compared with them.
 
         origin: where they come from, for those without an id. counted: whether they count towards the cap.
         """
-        texts = self._gather(rows)
+        self._gather(rows)
         for number, row in enumerate(rows, self.earlier + 1):
             name = row.get("sample_id", row.get("id"))
             self.ids.append(f"{origin} row {number}" if name is None else str(name))
         self.earlier += len(rows)
         if counted:
             self._taken.update(self.problems[-len(rows) :])
-        return any(map(any, texts))
 
     def _gather(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         options = self.options

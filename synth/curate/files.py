@@ -27,7 +27,7 @@ from synth.curate.contamination import Texts, evaluation_sets
 from synth.curate.curation import Curation, Decision
 from synth.curate.embedding import Embed
 from synth.curate.options import CurateOptions
-from synth.curate.pipeline import BATCH, add_exports, batches, kept_rows
+from synth.curate.pipeline import BATCH, add_exports, batches, check_exports, kept_rows
 from synth.curate.report import Report
 from synth.curate.select import Language
 from synth.export.write import repair_rows
@@ -77,6 +77,7 @@ def curate_file(
     given = _check_paths(Path(source), Path(output))
     if compare is not None:
         kept_rows(compare, "--compare")  # a wrong name is told before the work
+    check_exports(options, [options.text_columns], "dedup.against")
     before = _stamp(given.path)
     against = evaluation_sets(options.decontaminate, evaluation)
     curation = Curation(options, against, "position", embed=embed, language=language)

@@ -17,6 +17,7 @@ from synth.curate.embedding import Embed
 from synth.curate.options import CurateOptions
 from synth.curate.select import Language
 from synth.curate.selection import problem_key
+from synth.curate.text import columns_text
 from synth.export.write import read_rows
 from synth.records.errors import InputError
 
@@ -98,17 +99,21 @@ def add_exports(
     """Let the rows, each as `raw` makes it, be compared with the earlier exports that the options name. Raises
     InputError if one is missing."""
     for name in options.dedup.against if options.dedup else ():
-        told = [
+        for batch in batches(map(raw, kept_rows(name, "dedup.against"))):
             curation.add_earlier(batch, name, counted=False)
-            for batch in batches(map(raw, kept_rows(name, "dedup.against")))
-        ]
-        if told and not any(told):
-            columns = ", ".join(options.text_columns)
-            raise InputError(
-                "dedup.against",
-                f"no row of {name} has text in {columns}",
-                "name its columns as the rows have them",
-            )
+
+
+def check_exports(options: CurateOptions, columns: Iterable[tuple[str, ...]], where: str) -> None:
+    """Raise InputError for an earlier export that is missing, or whose first rows have text in none of the columns
+    that are compared (each a group of rows' own)."""
+    compared = list(columns)
+    for number, name in enumerate(options.dedup.against if options.dedup else ()):
+        here = f"{where}.{number}"
+        rows = list(islice(kept_rows(name, here), BATCH))
+        if rows and not any(any(columns_text(row, each)) for row in rows for each in compared):
+            wanted = ", ".join(dict.fromkeys(column for each in compared for column in each))
+            seen = f"the rows of {name} have text in none of {wanted}"
+            raise InputError(here, seen, "export the layout prompt_completion, or name its columns so")
 
 
 def kept_rows(path: str | os.PathLike[str], where: str) -> Iterator[Row]:

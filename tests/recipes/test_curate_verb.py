@@ -443,7 +443,9 @@ def test_wrong_options(verb: Verb, setting: str, said: str) -> None:
 
 def test_what_compares_with_nothing_is_told(verb: Verb) -> None:
     other = write(verb.folder / "other.jsonl", [{"question": "a"}])
-    assert "no row of" in verb.refuse([pair("a")], f"dedup.against.0={other}")
+    message = verb.refuse([pair("a")], f"dedup.against.0={other}")
+    assert "dedup.against.0: the rows of" in message
+    assert "text in none of prompt, completion" in message
     source = write(verb.folder / "in.jsonl", [pair("a")])
     words = ["--input", str(source), "--output", str(verb.output), "--compare", str(other)]
     assert cli.main(["curate", *words]) == 2
