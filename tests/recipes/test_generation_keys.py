@@ -345,7 +345,7 @@ def test_a_run_stops_at_its_tokens_where_the_engine_counts_them(
         assert "openai does not count tokens" in capsys.readouterr().err
     rows = [{"prompt": f"{n} + 1 ="} for n in range(3)]
     made = tree("", "answers", rows, tmp_path, model="builtin:tiny", **{"domains.it.chat": False})
-    made["engine"], made["sampling"] = {"name": "transformers"}, {"max_tokens": 6}
+    made["engine"], made["sampling"] = {"name": "transformers"}, {"max_tokens": 64}
     (tmp_path / "r.yaml").write_text(to_yaml(made))
     out = tmp_path / "run"
     assert cli.main(["run", str(tmp_path / "r.yaml"), "--out", str(out), "--set", "limits.tokens=7"]) == 0
