@@ -10,6 +10,9 @@ from recipes.generation.schema import AnyRecipe, GenerationDomain
 from recipes.schema import Domain, Recipe
 from synth.records.ids import file_hash
 
+EMBEDDING_WEIGHTS = ("pytorch_model.bin", "0_Transformer/model.safetensors", "model.safetensors")
+"""Where the weights of a sentence-embedding model may lie; the last that is there is meant."""
+
 
 def side_files(recipe: AnyRecipe) -> dict[str, Path]:
     """{recipe key: file} of worked examples, a verifier's examples, own Python files, mixed-in rows, evaluation texts,
@@ -29,7 +32,8 @@ def _named(recipe: AnyRecipe) -> Iterator[tuple[str, str]]:
     for number, against in enumerate(dedup.against if dedup else ()):
         yield f"curate.dedup.against.{number}", against
     if recipe.curate.embed is not None:
-        yield "curate.embed", f"{recipe.curate.embed}/model.safetensors"
+        for weights in EMBEDDING_WEIGHTS:
+            yield "curate.embed", f"{recipe.curate.embed}/{weights}"
     replayed = recipe.engine.options.get("path")
     if isinstance(replayed, str):
         yield "engine.options.path", replayed
