@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,7 +14,8 @@ from recipes.embedding.schema import EMBEDDING, EmbeddingRecipe, Writer
 from recipes.explain import explain
 from recipes.schema import Pick, Recipe, Source
 from recipes.values import Path_
-from synth.records.errors import InputError
+from synth.curate.options import LANGUAGE, LENGTH, CurateOptions
+from synth.records.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from recipes.generation.schema import GenerationRecipe
@@ -30,6 +31,16 @@ _SECRET_KEY = re.compile(
 _SECRET_VALUE = re.compile(
     r"(?i)^(bearer\s+)?(sk-|hf_|gh[pousr]_|xox[abp]-|AKIA)[A-Za-z0-9_\-]{12,}$|://[^/\s:@]+:[^/\s@]+@"
 )
+
+
+CURATED = {
+    "self_training": ("sample_id", "problem_id", "domain", "round", "index", "prompt", "rendered", "completion",
+                      "finish_reason", "status", "reward", "reason"),
+    "sft": ("sample_id", "problem_id", "domain", "prompt", "completion", "source"),
+}  # fmt: skip
+"""Columns of the rows that are curated in a run of each kind."""
+ONLY_ROUNDS = {"across_rounds": False, "reward_schedule": []}
+"""Options of curation that mean something between rounds, and their values when off."""
 
 
 def secrets(tree: Any, path: Path_ = ()) -> Iterator[Problem]:
@@ -149,9 +160,25 @@ def cross_checks(recipe: Recipe) -> Iterator[Problem]:
     yield from _sampling(recipe)
     yield from _domains(recipe)
     yield from _evaluation(recipe)
-    if recipe.curate.semantic and recipe.curate.embed is None:
-        yield ("curate", "embed"), "missing", "comparing by meaning needs the folder of an embedding model"
+    yield from check_curation(recipe.curate, CURATED[recipe.kind])
     yield from _stopping(recipe)
+
+
+def check_curation(options: CurateOptions, columns: Iterable[str]) -> Iterator[Problem]:
+    """What curation could not do with rows of these columns, told before there are any."""
+    if options.semantic and options.embed is None:
+        yield ("curate", "embed"), "missing", "comparing by meaning needs the folder of an embedding model"
+    named: list[tuple[Path_, str]] = [(("text",), name) for name in options.text_columns]
+    if (select := options.select) is not None:
+        named += [
+            (("select", "quotas", name), name) for name in select.quotas if name not in (LANGUAGE, LENGTH)
+        ]
+        named += [(("select", "source"), select.source)] if select.mix is not None else []
+        named += [(("select", "quality"), select.quality)] if select.quality is not None else []
+    known = set(columns)
+    for path, name in named:
+        if name.partition(".")[0] not in known:
+            yield ("curate", *path), f"'{name}', a column that no row will have", did_you_mean(name, known)
 
 
 def _model(recipe: Recipe) -> Iterator[Problem]:
@@ -191,12 +218,7 @@ def _sampling(recipe: Recipe) -> Iterator[Problem]:
 def _domains(recipe: Recipe) -> Iterator[Problem]:
     if not any(domain.train for domain in recipe.domains.values()):
         yield ("domains",), "no domain with `train`", "give at least one domain training problems"
-    if "reasons" in recipe.domains:
-        yield (
-            ("domains", "reasons"),
-            "taken: a funnel's reasons stand beside its domains",
-            "choose another name",
-        )
+    yield from check_names(recipe.domains)
     for name, domain in recipe.domains.items():
         for part in ("train", "held_out"):
             yield from check_source(getattr(domain, part), ("domains", name, part))
@@ -209,6 +231,12 @@ def _domains(recipe: Recipe) -> Iterator[Problem]:
             yield ("train", "mix", name), "no such domain", f"domains: {', '.join(recipe.domains)}"
     if recipe.kind == "sft" and recipe.train.method == "none":
         yield ("train", "method"), "'none' in a recipe of kind sft", "use method: sft"
+
+
+def check_names(domains: Iterable[str]) -> Iterator[Problem]:
+    if "reasons" in domains:
+        seen = "taken: a funnel's reasons stand beside its domains"
+        yield ("domains", "reasons"), seen, "choose another name"
 
 
 def check_source(source: Source | None, path: Path_) -> Iterator[Problem]:

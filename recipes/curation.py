@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from recipes.checks import ONLY_ROUNDS
 from recipes.curation_files import HELD_OUT
 from recipes.settings import section_options
 from synth.curate import CurateOptions
@@ -15,7 +16,6 @@ DEFAULTS: dict[str, Any] = {
     "decontaminate": {"against": [], "ngram": [8, 13], "reworded": 0.6},
     "cap_per_problem": None,
 }
-ONLY_ROUNDS = {"across_rounds": False, "reward_schedule": []}
 
 
 def curation_options(overrides: Sequence[str]) -> CurateOptions:

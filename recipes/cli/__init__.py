@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(error, args)
         return FAILED
     except KeyboardInterrupt:
-        _say("interrupted: the same command goes on from what is on disk")
+        _say(f"interrupted: {_onward(args)}")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has seen enough; Python must not complain about it when it flushes at exit.
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except SystemExit as stop:
         if stop.code == TERMINATED:
-            _say("terminated: the same command goes on from what is on disk")
+            _say(f"terminated: {_onward(args)}")
         return stop.code if isinstance(stop.code, int) else DONE if stop.code is None else FAILED
     except Exception as error:
         what = str(error).strip().splitlines()
@@ -108,6 +108,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def _onward(args: argparse.Namespace) -> str:
+    """What the same command does after one that was stopped."""
+    anew = getattr(args, "begins_anew", False)
+    return "the output is as it was" if anew else "the same command goes on from what is on disk"
 
 
 def _parse(words: list[str]) -> argparse.Namespace:

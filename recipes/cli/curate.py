@@ -29,12 +29,12 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="C",
         help="rows (a file or a run) whose length and diversity the report compares with",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, begins_anew=True)
 
 
 def run(args: argparse.Namespace) -> int:
     from recipes.curation import curation_options
-    from recipes.curation_files import read_sets
+    from recipes.curation_files import open_embed, read_sets
     from recipes.progress import Progress
     from synth.curate.files import curate_file
     from verifiers.language import detect
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
             args.output,
             options,
             sets,
+            embed=open_embed(options, "embed"),
             language=detect,
             compare=args.compare,
             on_rows=lambda stage, rows: bar.update(rows, title=f"{stage} {args.input}"),

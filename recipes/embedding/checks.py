@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from recipes.checks import Problem, check_regex, check_source
+from recipes.checks import ONLY_ROUNDS, Problem, check_curation, check_names, check_regex, check_source
 from recipes.embedding.schema import (
     BASE,
     Beir,
@@ -20,6 +21,12 @@ from synth.records.errors import InputError
 
 PAIR = ("query", "positive", "negatives", "instruction", "source", "group", "split", "language")
 """Columns of a pair; further ones that a domain maps are its generator's."""
+COMPARED = ("query", "positive")
+"""What curation compares unless it is told otherwise."""
+CURATED = (
+    "sample_id", "problem_id", "domain", "round", *PAIR[:6], "meta", "status", "reward", "reason",
+)  # fmt: skip
+"""Columns of the pairs that are curated."""
 
 
 def cross_checks(recipe: EmbeddingRecipe) -> Iterator[Problem]:
@@ -74,8 +81,7 @@ def _generator(domain: EmbeddingDomain, path: tuple[Any, ...]) -> Iterator[Probl
 
 def _names(recipe: EmbeddingRecipe) -> Iterator[Problem]:
     """Every set that is measured stands in the scores by its name."""
-    if "reasons" in recipe.domains:
-        yield ("domains", "reasons"), "taken: a funnel's reasons stand beside its domains", "use another name"
+    yield from check_names(recipe.domains)
     if not any(each.train is not None or each.generator is not None for each in recipe.domains.values()):
         yield ("domains",), "no domain with pairs to train on", "give one `train` or a `generator`"
     taken = Counter([*recipe.domains, *recipe.evaluate.mteb])
@@ -126,10 +132,12 @@ def _curation(recipe: EmbeddingRecipe) -> Iterator[Problem]:
             "no held-out pairs to compare with",
             "give a domain held_out, or say curate.decontaminate: null",
         )
-    if recipe.curate.semantic and recipe.curate.embed is None:
-        yield ("curate", "embed"), "missing", "comparing by meaning needs the folder of an embedding model"
-    for name in ("across_rounds", "reward_schedule"):
-        if getattr(recipe.curate, name):
+    if recipe.curate.text is None:
+        yield from check_curation(replace(recipe.curate, text=list(COMPARED)), CURATED)
+    else:
+        yield from check_curation(recipe.curate, CURATED)
+    for name, off in ONLY_ROUNDS.items():
+        if getattr(recipe.curate, name) != off:
             yield ("curate", name), "every round has the same pairs", "leave it out"
 
 

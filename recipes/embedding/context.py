@@ -13,6 +13,7 @@ from recipes import models
 from recipes.context import LimitReached
 from recipes.curation_files import check_files, named_sets
 from recipes.embedding import writing
+from recipes.embedding.checks import COMPARED
 from recipes.embedding.curated import held_out_ids, pair_verifier
 from recipes.embedding.measure import Scores, fixed_sets, read_scored, texts_of
 from recipes.embedding.pairs import given_pairs
@@ -146,7 +147,7 @@ def prepare(
     evaluation_sets(
         recipe.curate.decontaminate, {**known_texts(recipe, texts_of(sets)), **named_sets(recipe)}
     )
-    check_files(recipe.curate)
+    check_files(recipe.curate, [COMPARED])
     written = writing.inputs_hashes(recipe)
     base = models.resolve(recipe.model.path, recipe.model.revision)
     context = Context(

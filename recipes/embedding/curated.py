@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.curation_files import named_sets
+from recipes.curation_files import named_sets, open_embed
+from recipes.embedding.checks import COMPARED
 from recipes.embedding.pairs import written_pairs
 from recipes.embedding.schema import BASE, HeldOutShare
 from recipes.embedding.split import set_apart
-from recipes.judging import open_verifier
+from recipes.judging import fetch_models, open_verifier
 from recipes.problems import Loaded
 from recipes.supervised import given_funnel
 from recipes.verdicts import verdict_row
@@ -93,6 +94,7 @@ def pair_verifier(recipe: EmbeddingRecipe, name: str, encode: Encoded, rows: Ite
     else:
         verifier = open_verifier(section.name, section.options, f"{where}.options")
     wrong = self_test_problems(verifier)
+    fetch_models(verifier)
     if wrong:
         raise InputError(where, f"{section.name} fails its self-test: {wrong[0]}", "see `synth validate`")
     return verifier
@@ -207,13 +209,14 @@ def decided(
     sets = texts(by_domain) | named_sets(recipe)
     options = recipe.curate
     if options.text is None:
-        options = replace(options, text=["query", "positive"])
+        options = replace(options, text=list(COMPARED))
+    embed = open_embed(options)
     rest = _without_held_out([row for row in rows if row["sample_id"] not in names], by_domain)
     results = []
     for is_judged in (True, False):
         mine = [row for row in rest if ("status" in row) is is_judged]
         if mine:
-            results.append(curate(mine, options, sets, language=detect))
+            results.append(curate(mine, options, sets, embed=embed, language=detect))
             name = "curation" if len({"status" in row for row in rest}) == 1 else f"curation-{len(results)}"
             report_on(results[-1], mine, report / name)
     done = [row for result in results for row in (*result.kept, *result.dropped)]

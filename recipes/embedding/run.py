@@ -9,12 +9,9 @@ What is on disk is never made again: a stopped run goes on inside the step it wa
 
 from __future__ import annotations
 
-import logging
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from recipes.context import LimitReached
 from recipes.embedding import writing
 from recipes.embedding.context import Context, Tuned, prepare
 from recipes.embedding.curated import Pairs, all_pairs, decided, judged
@@ -23,19 +20,15 @@ from recipes.embedding.report import end_lines, write_card
 from recipes.embedding.rounds import run_rounds
 from recipes.progress import Progress
 from recipes.report import funnel_text, plot_scores, summary_text
-from recipes.settings import dump_yaml
+from recipes.running import closed_rounds, running
 from synth.records import schemas
-from synth.records.errors import InputError, WorkError
-from synth.records.jsonl import atomic_write
+from synth.records.errors import WorkError
 from synth.store import RunFolder, Stage
 
 if TYPE_CHECKING:
     from recipes.embedding.schema import EmbeddingRecipe
 
-log = logging.getLogger("synthloop")
 Row = dict[str, Any]
-MADE = ("pairs", "curated", "base", "round-00")
-"""Folders that a run's stages lie in."""
 
 
 def run_embedding(
@@ -50,55 +43,15 @@ def run_embedding(
     progress = Progress()
     ctx, facts = prepare(recipe, folder, progress, workers)
     check(facts)
-    first, closed, final = not folder.recipe.exists(), _closed_rounds(folder), None
-    status = "failed"
-    try:
-        with atomic_write(folder.recipe) as handle:
-            handle.write(dump_yaml(recipe).encode("utf-8"))
-        engine = recipe.writer.engine.name if recipe.writer else None
-        told = {**facts, "engine": engine, "packages": package_versions()}
-        folder.write_manifest(status="running", name=recipe.name, kind=recipe.kind, **told)
-        try:
-            final = _work(ctx)
-            status = "done"
-        except LimitReached as reached:
-            progress.say(f"stopped: {reached}; raise the limit and run again to go on")
-            status = "stopped"
-    except (KeyboardInterrupt, SystemExit):
-        status = "stopped"
-        raise
-    except InputError:
-        status = "refused" if first and not _has_rows(folder) else status
-        raise
-    finally:
-        ctx.encoders.close()
-        if status == "refused":
-            _take_back(folder)
-        else:
-            folder.write_manifest(status=status, rounds=_closed_rounds(folder))
-        log.info("run %s", status)
-    if status == "done" and closed == _closed_rounds(folder) > 0:
+    closed, final = closed_rounds(folder), None
+    engine = recipe.writer.engine.name if recipe.writer else None
+    told = {**facts, "engine": engine, "packages": package_versions()}
+    with running(recipe, folder, told, progress, ctx.encoders.close) as end:
+        final = _work(ctx)
+    if end.status == "done" and closed == closed_rounds(folder) > 0:
         progress.say(f"nothing was left to do: {closed} rounds are closed (rounds: {recipe.rounds})")
     _tell_end(ctx, final)
-    return status
-
-
-def _closed_rounds(folder: RunFolder) -> int:
-    return sum(folder.metrics(index) is not None for index in folder.rounds())
-
-
-def _has_rows(folder: RunFolder) -> bool:
-    """Whether anything is on disk that took work."""
-    files: Iterable[str] = ("journal.jsonl", "part-*.parquet", "evaluation.json")
-    return any(next((folder.root / place).rglob(name), None) for place in MADE for name in files)
-
-
-def _take_back(folder: RunFolder) -> None:
-    """Leave nothing of a first run that was refused before its first row (an engine that cannot start)."""
-    for name in ("recipe.yaml", "manifest.json", "model"):
-        (folder.root / name).unlink(missing_ok=True)
-    for name in MADE:
-        shutil.rmtree(folder.root / name, ignore_errors=True)
+    return end.status
 
 
 def _work(ctx: Context) -> Tuned:
@@ -107,7 +60,7 @@ def _work(ctx: Context) -> Tuned:
     ctx.check_limits()
     writing.write_pairs(recipe, ctx.pairs_folder)
     pairs, exam = curated_pairs(ctx)
-    if _closed_rounds(ctx.folder) < recipe.rounds:
+    if closed_rounds(ctx.folder) < recipe.rounds:
         ctx.progress.say(funnel_text(pairs.funnel))
     if not pairs.kept:
         fix = "see `synth inspect DIR`, the sources and the recipe's `curate` section"

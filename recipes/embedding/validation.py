@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from recipes.embedding import context, writing
+from recipes.embedding.checks import COMPARED
 from recipes.embedding.context import Encoders
 from recipes.embedding.curated import held_out_ids, pair_verifier
 from recipes.embedding.measure import fixed_sets, read_scored, texts_of
@@ -85,4 +86,4 @@ def _measuring(recipe: EmbeddingRecipe) -> Iterator[Finding]:
     evaluation_sets(
         recipe.curate.decontaminate, {**known_texts(recipe, texts_of(sets)), **named_sets(recipe)}
     )
-    check_files(recipe.curate)
+    check_files(recipe.curate, [COMPARED])

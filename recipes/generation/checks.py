@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from recipes.checks import Problem, check_regex, check_source
+from recipes.checks import ONLY_ROUNDS, Problem, check_curation, check_names, check_regex, check_source
 from recipes.generation.schema import NO_MODEL, GenerationRecipe
 from recipes.schema import Pick
 from synth.records.errors import did_you_mean
@@ -38,9 +38,12 @@ def cross_checks(recipe: GenerationRecipe) -> Iterator[Problem]:
             yield (*path, "system"), "set although chat is false", "a system text needs a chat turn"
     if recipe.model.path == "scratch":
         yield ("model", "path"), "'scratch' has nothing to write with", "name a model"
+    if recipe.model.scratch is not None:
+        yield ("model", "scratch"), "set, but no model is made here", "leave it out"
     if recipe.model.path == NO_MODEL and asks(recipe):
         yield ("model",), "missing", "name the model that writes"
-    yield from _decontamination(recipe)
+    yield from check_names(recipe.domains)
+    yield from _curation(recipe)
 
 
 def asks(recipe: GenerationRecipe) -> bool:
@@ -50,7 +53,14 @@ def asks(recipe: GenerationRecipe) -> bool:
     return any(generators.find(domain.generator.name).asks for domain in recipe.domains.values())
 
 
-def _decontamination(recipe: GenerationRecipe) -> Iterator[Problem]:
+def _curation(recipe: GenerationRecipe) -> Iterator[Problem]:
+    from recipes.generation.rows import COLUMNS
+
+    known = ("sample_id", "problem_id", "domain", *COLUMNS, "source", "meta", "status", "reward", "reason")
+    yield from check_curation(recipe.curate, known)
+    for name, off in ONLY_ROUNDS.items():
+        if getattr(recipe.curate, name) != off:
+            yield ("curate", name), "set, but what is written is one round", "leave it out"
     options = recipe.curate.decontaminate
     measured = any(domain.held_out for domain in recipe.domains.values())
     if options is not None and "held_out" in options.against and not measured:

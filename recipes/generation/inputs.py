@@ -53,7 +53,8 @@ def input_items(recipe: GenerationRecipe, name: str, needs: tuple[str, ...]) -> 
 
 
 def held_out_texts(recipe: GenerationRecipe) -> dict[str, list[str]]:
-    """{domain: evaluation texts}: the column `prompt` of `held_out`, as `columns.prompt` maps it."""
+    """{domain: evaluation texts}: the column `prompt` of `held_out`, as `columns.prompt` maps it. Raises InputError for
+    a row without text."""
     found = {}
     for name, domain in recipe.domains.items():
         if domain.held_out is not None:
@@ -61,20 +62,22 @@ def held_out_texts(recipe: GenerationRecipe) -> dict[str, list[str]]:
             raw = _rows(domain.held_out, recipe.rng_seed, where)
             columns = {column: spec for column, spec in domain.columns.items() if column == "prompt"}
             check_columns(raw, columns, ("prompt",), where, "decontamination")
-            found[name] = [text for row in raw if (text := _prompt(domain, row))]
+            found[name] = [
+                _prompt(domain, row, f"{where}, row {number}") for number, row in enumerate(raw, 1)
+            ]
     return found
 
 
-def _prompt(domain: GenerationDomain, row: Row) -> str | None:
+def _prompt(domain: GenerationDomain, row: Row, where: str) -> str:
+    """The evaluation text of a row. Decontamination fails closed: a row without one is an error."""
     try:
-        value = (
-            column_value("prompt", row, domain.columns["prompt"])
-            if "prompt" in domain.columns
-            else row["prompt"]
-        )
-    except (Unusable, KeyError):
-        return None
-    return value if isinstance(value, str) else None
+        spec = domain.columns.get("prompt")
+        value = row.get("prompt") if spec is None else column_value("prompt", row, spec)
+    except Unusable as reason:
+        raise InputError(where, str(reason), "mend the row, or the column mapping") from None
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(where, "no text in prompt", "mend the row, or map another column to prompt")
+    return value
 
 
 def _rows(source: Source, rng_seed: int, where: str) -> list[Row]:

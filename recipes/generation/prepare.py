@@ -15,6 +15,7 @@ from recipes.generation.inputs import held_out_texts, input_items
 from recipes.generation.schema import GenerationRecipe
 from recipes.generation.tools import ChatTurns, VerifierPool, no_turns, tools
 from recipes.generation.validation import engine_findings
+from recipes.judging import fetch_models
 from recipes.side_files import side_hashes
 from recipes.validation import engine_name
 from synth import engines, generators
@@ -24,6 +25,7 @@ from synth.generators.base import Generator, Item
 from synth.generators.session import Session, Settings
 from synth.records.errors import InputError
 from synth.records.ids import content_hash, model_hash
+from verifiers.base import self_test_problems
 
 if TYPE_CHECKING:
     from recipes.progress import Progress
@@ -105,11 +107,15 @@ def prepare(recipe: GenerationRecipe, progress: Progress) -> Prepared:
     # Decontamination fails closed: an evaluation set that cannot be used stops the run before anything is asked.
     evaluation = {**held_out_texts(recipe), **named_sets(recipe)}
     evaluation_sets(recipe.curate.decontaminate, evaluation)
-    check_files(recipe.curate)
+    check_files(recipe.curate, (writing.generator.compared for writing in writings))
     base, digest = _model(recipe, writings)
     pool = VerifierPool(workers_of(recipe))
-    check_verifiers(recipe, writings, pool)
-    engine = EngineHandle(*engine_choice(recipe, progress), recipe.model.path) if asks(recipe) else None
+    try:
+        check_verifiers(recipe, writings, pool)
+        engine = EngineHandle(*engine_choice(recipe, progress), recipe.model.path) if asks(recipe) else None
+    except BaseException:
+        pool.close()
+        raise
     return Prepared(recipe, writings, engine, base, digest, pool, evaluation)
 
 
@@ -144,9 +150,11 @@ def check_verifiers(recipe: GenerationRecipe, writings: list[Writing], pool: Ver
         asked = [(name, {}, "generator") for name in writing.generator.verifiers]
         asked += [(section.name, section.options, "verifier")] if section else []
         for name, options, key in asked:
-            wrong = pool.open(name, options).self_test()
+            where = f"domains.{writing.name}.{key}"
+            verifier = pool.open(name, options, f"{where}.options")
+            wrong = self_test_problems(verifier)
+            fetch_models(verifier)
             if wrong:
-                where = f"domains.{writing.name}.{key}"
                 raise InputError(where, f"{name} fails its self-test: {wrong[0]}", "see `synth doctor`")
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recipes.curation_files import open_embed
 from recipes.verdicts import verdict_row
-from synth.curate import CurateResult, curate, funnel
+from synth.curate import curate, funnel
 from synth.curate.report import report_on
 from synth.generators.base import Generator, Item
 from synth.records import schemas
@@ -99,11 +100,11 @@ def curate_rows(
         groups.setdefault((compared, judging), []).append(writing.name)
     done: list[Row] = []
     counts: dict[str, Any] = {"reasons": {}}
+    embed = open_embed(options)
     for (compared, _), domains in groups.items():
         mine = [_with_verdict(row, verdicts) for row in rows if row["domain"] in domains]
-        result: CurateResult = curate(
-            mine, replace(options, text=list(compared)), prepared.evaluation, language=detect
-        )
+        chosen = replace(options, text=list(compared))
+        result = curate(mine, chosen, prepared.evaluation, embed=embed, language=detect)
         names = f"curation-{'-'.join(domains)}" if len(groups) > 1 else "curation"
         report_on(result, mine, folder / names)
         found = funnel(mine, result, asked=dict.fromkeys(domains, 0))

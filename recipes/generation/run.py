@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,17 +17,16 @@ from recipes.generation.prepare import Prepared, facts, prepare
 from recipes.generation.rows import Curated, curate_rows, dataset_rows, full_funnel, judged
 from recipes.progress import Progress
 from recipes.report import funnel_text
-from recipes.settings import dump_yaml
+from recipes.running import running
 from synth.records import schemas
 from synth.records.errors import WorkError
-from synth.records.jsonl import atomic_write, write_json
+from synth.records.jsonl import write_json
 from synth.store import RunFolder, Stage
 
 if TYPE_CHECKING:
     from recipes.generation.schema import GenerationRecipe
     from recipes.progress import Bar
 
-log = logging.getLogger("synthloop")
 Row = dict[str, Any]
 
 
@@ -39,37 +37,21 @@ def run_generation(
 
     `check` is given the facts that a resumed run must find unchanged, before anything is asked or written.
     """
+    from recipes.runner import package_versions
+
     progress = Progress()
     prepared = prepare(recipe, progress)
-    status = "failed"
     try:
         found = facts(prepared)
         check(found)
-        from recipes.runner import package_versions
-
-        with atomic_write(folder.recipe) as handle:
-            handle.write(dump_yaml(recipe).encode("utf-8"))
-        told = {
-            **found,
-            "engine": prepared.engine.name if prepared.engine else None,
-            "packages": package_versions(),
-        }
-        folder.write_manifest(status="running", name=recipe.name, kind=recipe.kind, **told)
-        try:
-            _write(prepared, folder, progress)
-            status = "done"
-        except LimitReached as reached:
-            progress.say(f"stopped: {reached}; raise the limit and run again to go on")
-            status = "stopped"
-    except (KeyboardInterrupt, SystemExit):
-        status = "stopped"
-        raise
-    finally:
+    except BaseException:
         prepared.close()
-        if folder.recipe.exists():
-            folder.write_manifest(status=status, rounds=int(folder.metrics(0) is not None))
-        log.info("run %s", status)
-    return status
+        raise
+    engine = prepared.engine.name if prepared.engine else None
+    told = {**found, "engine": engine, "packages": package_versions()}
+    with running(recipe, folder, told, progress, prepared.close) as end:
+        _write(prepared, folder, progress)
+    return end.status
 
 
 def _write(prepared: Prepared, folder: RunFolder, progress: Progress) -> None:

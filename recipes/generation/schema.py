@@ -19,6 +19,7 @@ from recipes.schema import (
     Source,
     Verifier,
     Whole,
+    lasting_options,
     without_marked,
 )
 from synth.curate.options import CurateOptions
@@ -104,4 +105,8 @@ class GenerationRecipe(Section):
 
     def identity(self) -> dict[str, Any]:
         """What must not change between a run and its resume."""
-        return without_marked(self.resolved(), EXTEND | FREE | {"parse.min_yield"})
+        tree = without_marked(self.resolved(), EXTEND | FREE | {"parse.min_yield"})
+        for domain in tree["domains"].values():
+            if domain["verifier"] is not None:
+                domain["verifier"]["options"] = lasting_options(domain["verifier"]["options"])
+        return tree

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from recipes.judging import Shared, open_verifier
 from recipes.prompting import open_tokenizer
 from synth.generators.base import Tools, UserTurn
 from synth.records.errors import InputError
@@ -26,6 +27,7 @@ class VerifierPool:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._open: dict[str, Any] = {}
+        self._shared: Shared = {}
 
     def judge(self, verifier: str, rows: Sequence[Mapping[str, Any]], **options: Any) -> list[Row]:
         """One verdict row {status, reward, reason, details} a row, in order."""
@@ -34,13 +36,14 @@ class VerifierPool:
             return [judging.verify(rows[0]).as_row()]
         return [verdict.as_row() for verdict in judging.verify_batch(rows, workers=self.workers)]
 
-    def open(self, name: str, options: Mapping[str, Any]) -> Any:
-        """The verifier `name` with these options, the same one every time."""
-        import verifiers
+    def open(self, name: str, options: Mapping[str, Any], where: str | None = None) -> Any:
+        """The verifier `name` with these options, the same one every time; a judge gets its engine.
 
+        Raises InputError, at `where` for what a judge lacks.
+        """
         key = content_hash(name, dict(options))
         if key not in self._open:
-            self._open[key] = verifiers.get(name, **options)
+            self._open[key] = open_verifier(name, options, where, self._shared)
         return self._open[key]
 
     def close(self) -> None:

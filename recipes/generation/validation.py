@@ -20,6 +20,7 @@ def validate(recipe: GenerationRecipe) -> list[Finding]:
     from recipes.generation.prepare import check_verifiers, writing_of
     from recipes.generation.tools import VerifierPool
     from recipes.runner import workers_of
+    from synth import generators
     from synth.curate import evaluation_sets
 
     findings = list(engine_findings(recipe))
@@ -37,7 +38,8 @@ def validate(recipe: GenerationRecipe) -> list[Finding]:
     try:
         sets = {**held_out_texts(recipe), **named_sets(recipe)}
         evaluation_sets(recipe.curate.decontaminate, sets)
-        check_files(recipe.curate)
+        found = (generators.find(domain.generator.name) for domain in recipe.domains.values())
+        check_files(recipe.curate, (generator.compared for generator in found))
     except InputError as error:
         findings.append(Finding("error", error.where, error.seen, error.fix))
     except WorkError as error:

@@ -21,7 +21,7 @@ from synth.curate.select import Language, Selection
 from synth.curate.selection import over_cap, problem_key, score, unbalanced
 from synth.curate.text import as_text, columns_text, columns_texts, normalise
 from synth.curate.vectors import RowVectors
-from synth.records.errors import InputError
+from synth.records.errors import InputError, did_you_mean
 from synth.records.ids import content_hash
 
 Survivor = Literal["sample_id", "position"]
@@ -262,8 +262,9 @@ class Curation:
         wanted = self.options.text_columns
         missing = [name for name in wanted if name not in self.columns]
         if missing if self.options.text is not None else missing == list(wanted):
-            known = ", ".join(sorted(self.names))
-            raise InputError("text", f"no row has the column '{missing[0]}'", f"set text to one of: {known}")
+            near = did_you_mean(missing[0], self.names)
+            fix = f"{near if near.startswith('did') else ''} set text to one of: {', '.join(sorted(self.names))}"
+            raise InputError("text", f"no row has the column '{missing[0]}'", fix.strip())
         if self.options.cap_per_problem is not None and not {"problem_id", "prompt"} & self.columns:
             seen = "no row says its problem (problem_id or prompt)"
             raise InputError("cap_per_problem", seen, "set it to null, or name the column problem_id")

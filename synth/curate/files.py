@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import gzip
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,9 +25,9 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from synth.curate.contamination import Texts, evaluation_sets
 from synth.curate.curation import Curation, Decision
-from synth.curate.embedding import Embed, open_model
+from synth.curate.embedding import Embed
 from synth.curate.options import CurateOptions
-from synth.curate.pipeline import BATCH, add_exports, batches, kept_rows
+from synth.curate.pipeline import BATCH, add_exports, batches, check_exports, kept_rows
 from synth.curate.report import Report
 from synth.curate.select import Language
 from synth.export.write import repair_rows
@@ -76,8 +77,7 @@ def curate_file(
     given = _check_paths(Path(source), Path(output))
     if compare is not None:
         kept_rows(compare, "--compare")  # a wrong name is told before the work
-    if embed is None and options.embed is not None:
-        embed = open_model(options.embed)
+    check_exports(options, [options.text_columns], "dedup.against")
     before = _stamp(given.path)
     against = evaluation_sets(options.decontaminate, evaluation)
     curation = Curation(options, against, "position", embed=embed, language=language)
@@ -92,7 +92,6 @@ def curate_file(
     report = Report(curation, kept_rows(compare, "--compare") if compare is not None else None)
     summary = Summary(rows=curation.rows, kept=curation.rows - len(decided))
     summary.reasons.update(decision.reason for decision in decided.values())
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output) as handle, atomic_write(dropped_path(output)) as dropped:
         with _packed(handle, Path(output)) as kept:
             sink = given.sink(kept, Path(output))
@@ -118,6 +117,14 @@ def _check_paths(source: Path, output: Path) -> _JsonlFile | _ParquetFile:
         raise InputError(str(output), "is a folder", "name a file")
     if dropped_path(output).exists() and dropped_path(output).samefile(source):
         raise InputError(str(source), "is where the dropped rows go", "choose another --output")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            str(output), f"cannot be written ({error.strerror})", "choose another --output"
+        ) from None
     return _ParquetFile(source) if source.suffix == ".parquet" else _JsonlFile(source)
 
 

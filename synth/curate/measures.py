@@ -24,16 +24,26 @@ ENOUGH = 50
 Words = tuple[str, ...]
 
 
-def measure(texts: Sequence[str], vectors: Vectors, budget: int | None = None) -> dict[str, Any]:
+def measure(
+    texts: Sequence[str],
+    vectors: Vectors,
+    budget: int | None = None,
+    lengths: Sequence[int] | None = None,
+) -> dict[str, Any]:
     """Figures of some texts.
 
     `words` {mean, p5, median, p95} a text; `distinct_1, _2, _3`: distinct n-grams by all n-grams (Li et al.,
     arXiv 1510.03055) of the first `budget` words, since the figure falls with their number; `self_bleu`: mean BLEU-4
     of a text against the others (Zhu et al., arXiv 1802.01886); `spread`: mean cosine distance of two texts;
-    `opening`: the commonest first five words and their share. vectors: the texts' unit vectors [texts, d].
+    `opening`: the commonest first five words and their share. vectors: the texts' unit vectors [texts, d]. lengths:
+    characters of the whole texts, where these are beginnings; their words are then told in proportion.
     """
     split = [words(text) for text in texts]
     sizes = np.array([len(each) for each in split] or [0])
+    if lengths:
+        sizes = np.array([
+            size * length / max(len(text), 1) for size, length, text in zip(sizes, lengths, texts, strict=True)
+        ])  # fmt: skip
     low, median, high = np.percentile(sizes, (5, 50, 95)).tolist()
     result: dict[str, Any] = {
         "texts": len(texts),

@@ -108,8 +108,8 @@ class SelectOptions:
     quality_weight: float = 0.5
     """What quality counts in `k_center`, in [0, 1]: 0 is diversity alone."""
     quality: str | None = None
-    """Column with a number, higher being better; a dotted path reaches into objects (`details.measures.value` is what
-    the quality verifier's classifier says). None: `quality` where rows have it, else `reward`."""
+    """Column with a number, higher being better (`details.measures.value` is what the quality verifier's classifier
+    says). None: `quality` where rows have it, else `reward`."""
     min_quality: float | None = None
     """A row needs at least this quality."""
     pass_rate: list[float] | None = None
@@ -118,7 +118,8 @@ class SelectOptions:
     """[fewest, most] words of the compared texts."""
     quotas: dict[str, dict[str, float]] = field(default_factory=dict)
     """{column: {value: most rows}}; below 1: share of `size`. `*` stands for each value not named. `language` is found
-    out where rows have no such column, `length` has ranges of words (`0-99`, `100-`) as values."""
+    out where rows have no such column, `length` has ranges of words (`0-99`, `100-`) as values. A dotted path reaches
+    into objects, here and in `quality` and `source`; they may be JSON text."""
     mix: dict[str, float] | None = None
     """{source: weight}: rows in these proportions, as many as the scarcest source allows; others are left out."""
     source: str = "source"
@@ -203,8 +204,8 @@ class CurateOptions:
     select: SelectOptions | None = None
     """None: every row that passes the other stages stays."""
     embed: str | None = None
-    """Folder of a sentence-embedding model, for `semantic`, diversity and the report of a file. None: diversity goes
-    by words, `semantic` is refused."""
+    """Folder of a sentence-embedding model, for `semantic`, diversity and the report. It is for the caller to open and
+    to hand in. None: diversity goes by words, `semantic` is refused."""
 
     def __post_init__(self) -> None:
         if isinstance(self.text, list) and not self.text:

@@ -17,6 +17,7 @@ from synth.curate.embedding import Embed
 from synth.curate.options import CurateOptions
 from synth.curate.select import Language
 from synth.curate.selection import problem_key
+from synth.curate.text import columns_text
 from synth.export.write import read_rows
 from synth.records.errors import InputError
 
@@ -29,9 +30,9 @@ class CurateResult:
     """Rows in input order. Each carries `decision` (kept, rejected), `decision_reason`, `matched_id`, `evidence`.
 
     `decision_reason`: None if kept, else failed:REASON, error:REASON, low_reward, duplicate, duplicate_reasoning,
-    contaminated, over_cap or balance. `matched_id`: the surviving sample or the evaluation text. `evidence`: JSON
-    text of the contamination match {matched_id, match, share, ngram}. `counts`: rows per reason, and `kept`.
-    `curation`: what was decided, for a report (report.py).
+    contaminated, over_cap, balance, or why a row was not selected (select.py). `matched_id`: the surviving sample or
+    the evaluation text. `evidence`: JSON text of the contamination match {matched_id, match, share, ngram}. `counts`:
+    rows per reason, and `kept`. `curation`: what was decided, for a report (report.py).
     """
 
     kept: list[Row]
@@ -56,7 +57,7 @@ def curate(
     `status` (or `reward`), that test is left out. evaluation: {set name: texts}, see `evaluation_sets`. earlier:
     kept rows of earlier rounds, used with `options.across_rounds`. survivor: among equals the highest reward stays,
     then the smallest `sample_id` (a hash: no index is favoured, and the first in a run's sorted files), or the
-    first row. embed: texts to vectors, instead of the model that `options.embed` names. language: a text's language,
+    first row. embed: texts to vectors [texts, d], the model that `options.embed` names. language: a text's language,
     for quotas where rows have no column that says it. Raises InputError on missing columns, an unusable evaluation
     set, or where an embedding model is needed and none is given.
     """
@@ -100,6 +101,19 @@ def add_exports(
     for name in options.dedup.against if options.dedup else ():
         for batch in batches(map(raw, kept_rows(name, "dedup.against"))):
             curation.add_earlier(batch, name, counted=False)
+
+
+def check_exports(options: CurateOptions, columns: Iterable[tuple[str, ...]], where: str) -> None:
+    """Raise InputError for an earlier export that is missing, or whose first rows have text in none of the columns
+    that are compared (each a group of rows' own)."""
+    compared = list(columns)
+    for number, name in enumerate(options.dedup.against if options.dedup else ()):
+        here = f"{where}.{number}"
+        rows = list(islice(kept_rows(name, here), BATCH))
+        if rows and not any(any(columns_text(row, each)) for row in rows for each in compared):
+            wanted = ", ".join(dict.fromkeys(column for each in compared for column in each))
+            seen = f"the rows of {name} have text in none of {wanted}"
+            raise InputError(here, seen, "export the layout prompt_completion, or name its columns so")
 
 
 def kept_rows(path: str | os.PathLike[str], where: str) -> Iterator[Row]:

@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from synth.curate.embedding import Vectors, unit
 from synth.curate.grams import Counts
 from synth.curate.text import columns_text
 from synth.curate.vectors import WordVectors
+from synth.records.errors import InputError
 from synth.records.jsonl import atomic_write, write_json
 
 if TYPE_CHECKING:
@@ -29,10 +30,19 @@ if TYPE_CHECKING:
 SAMPLE = 2000
 EXAMPLES = 3
 CLUSTERS = 10
+MEASURED = 20_000
+"""Characters of a text that are measured: a text may be a book, and thousands of them are held."""
 MAPPED = 30
 """Rows that a map of topics needs to say anything."""
 SHOWN_CHARACTERS = 300
 Row = Mapping[str, Any]
+
+
+class _Text(NamedTuple):
+    """What is measured of a text, its beginning, and the characters that all of it has."""
+
+    begun: str
+    length: int
 
 
 class Report:
@@ -56,12 +66,16 @@ class Report:
         self._clusters = _clusters(self.decided)
         shown = (row for rows in (*self._examples.values(), *self._clusters.values()) for row in rows)
         self.wanted = {*self._given.tolist(), *self._kept.tolist(), *shown, *self._clusters}
-        self._texts: dict[int, str] = {}
+        self._texts: dict[int, _Text] = {}
         self._shown: dict[int, str] = {}
-        self._others = [self._measured(row) for row in _reservoir(draw, compared or ())]
+        self._others = list(_reservoir(draw, map(self._measured, compared or ())))
+        if self._others and not any(text.length for text in self._others):
+            names = ", ".join(self._columns)
+            raise InputError("--compare", f"no row has text in {names}", "compare rows of the same columns")
 
-    def _measured(self, row: Row) -> str:
-        return "\n".join(filter(None, columns_text(row, self._columns)))
+    def _measured(self, row: Row) -> _Text:
+        whole = "\n".join(filter(None, columns_text(row, self._columns)))
+        return _Text(whole[:MEASURED], len(whole))
 
     def see(self, index: int, row: Row) -> None:
         """One of the wanted rows."""
@@ -131,11 +145,13 @@ class Report:
             texts["compared"] = self._others
         fewest = min((len(each) for each in texts.values() if each), default=0)
         texts = {name: each[:fewest] for name, each in texts.items()}
-        budget = min((measures.words_in(each) for each in texts.values() if each), default=0)
-        vectors = self._vectors(texts)
+        begun = {name: [text.begun for text in each] for name, each in texts.items()}
+        budget = min((measures.words_in(each) for each in begun.values() if each), default=0)
+        vectors = self._vectors(begun)
         result, begin = {}, 0
-        for name, each in texts.items():
-            result[name] = measures.measure(each, vectors[begin : begin + len(each)], budget)
+        for name, each in begun.items():
+            lengths = [text.length for text in texts[name]]
+            result[name] = measures.measure(each, vectors[begin : begin + len(each)], budget, lengths)
             begin += len(each)
         return result
 
@@ -155,7 +171,7 @@ class Report:
     def _draw(self, path: Path) -> list[dict[str, Any]] | None:
         """The map of a sample of all rows; what its topics are called, and how many of their rows stayed."""
         rows = self._given[: topics.MOST].tolist()
-        texts = [self._texts[index] for index in rows]
+        texts = [self._texts[index].begun for index in rows]
         embed = self.curation.embed
         if len(texts) < MAPPED:
             return None
@@ -192,14 +208,14 @@ def _sample(draw: np.random.Generator, rows: Counts) -> Counts:
     return draw.permutation(rows)[:SAMPLE]
 
 
-def _reservoir(draw: np.random.Generator, rows: Iterable[Row]) -> list[Row]:
-    """`SAMPLE` rows, each with the same chance, of rows that need not be in memory (Vitter 1985, algorithm R)."""
-    held: list[Row] = []
-    for number, row in enumerate(rows):
+def _reservoir(draw: np.random.Generator, texts: Iterable[_Text]) -> list[_Text]:
+    """`SAMPLE` texts, each with the same chance, of texts that need not be in memory (Vitter 1985, algorithm R)."""
+    held: list[_Text] = []
+    for number, text in enumerate(texts):
         if number < SAMPLE:
-            held.append(row)
+            held.append(text)
         elif (place := int(draw.integers(number + 1))) < SAMPLE:
-            held[place] = row
+            held[place] = text
     return held
 
 

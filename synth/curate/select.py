@@ -57,7 +57,7 @@ class Selection:
     def _value(self, name: str, row: Mapping[str, Any], parts: tuple[str, ...]) -> str:
         if name == LENGTH:
             return self.options.range_of(self.words[-1])
-        value = row.get(name)
+        value = field_of(row, name)
         if value is None and name == LANGUAGE and self._language is not None:
             value = self._language(" ".join(parts)[:LANGUAGE_CHARACTERS])
         return "" if value is None else str(value)
@@ -135,20 +135,31 @@ class Selection:
             for value in held:
                 quota = quotas.get(value, quotas.get("*"))
                 if quota is not None:
-                    limits[column, value] = int(quota if quota >= 1 else quota * (options.size or 0))
+                    # 0.29 of 100 is 28.999999999999996 in floats.
+                    limits[column, value] = int(quota if quota >= 1 else quota * (options.size or 0) + 1e-9)
         mixed: set[Group] = set()
-        if options.mix is not None and rows:
-            counts = Counter(self.values[options.source][index] for index in rows)
-            known = set(self.values[options.source])
-            for value in (value for value, weight in options.mix.items() if weight and not counts[value]):
-                seen = f"no row is left whose '{options.source}' is '{value}'"
-                raise InputError("select.mix", seen, did_you_mean(value, known - {""}))
-            for value, share in _mix_sizes(options.mix, counts, options.size).items():
-                group = (options.source, value)
-                if share < limits.get(group, share + 1):
-                    limits[group] = share
-                    mixed.add(group)
+        for value, share in self._mix(rows).items():
+            group = (options.source, value)
+            if share < limits.get(group, share + 1):
+                limits[group] = share
+                mixed.add(group)
         return limits, mixed
+
+    def _mix(self, rows: list[int]) -> dict[str, int]:
+        """How many rows of each source the mix takes. Raises InputError for a source without rows."""
+        options = self.options
+        if options.mix is None or not self.words:
+            return {}
+        counts = Counter(self.values[options.source][index] for index in rows)
+        known = set(self.values[options.source]) - {""}
+        if not known:
+            raise InputError("select.source", f"no row has a column '{options.source}'", "name another one")
+        for value in (value for value, weight in options.mix.items() if weight and not counts[value]):
+            # Where nothing at all came through the other stages their reasons say so.
+            if rows or value not in known:
+                seen = f"no row is left whose '{options.source}' is '{value}'"
+                raise InputError("select.mix", seen, did_you_mean(value, known))
+        return _mix_sizes(options.mix, counts, options.size) if rows else {}
 
     def _take(
         self, rows: list[int], quality: Floats, ids: Callable[[int], str], vectors: Vectors, room: Room

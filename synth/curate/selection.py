@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,13 +24,22 @@ def problem_key(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def field_of(row: Mapping[str, Any], path: str) -> Any:
-    """The value of a column, or at a dotted path inside one; None where there is none."""
+    """The value of a column, or at a dotted path inside one (which may be JSON text); None where there is none."""
     if path in row:
         return row[path]
     value: Any = row
     for part in path.split("."):
+        if isinstance(value, str):
+            value = _json(value)
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def score(value: Any) -> float:

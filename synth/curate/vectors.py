@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from synth.curate.embedding import Embed, Vectors, open_model, unit
+from synth.curate.embedding import Embed, Vectors, unit
 from synth.curate.grams import Counts, GramHasher, distinct_by_row, mix, spread
 from synth.curate.options import CurateOptions
 from synth.curate.text import normalise
@@ -69,11 +69,9 @@ class RowVectors:
         select = options.select
         diverse = select is not None and select.method == "k_center" and select.counts
         by_meaning = options.dedup is not None and options.dedup.method == "semantic"
-        if options.semantic and embed is None and options.embed is None:
+        if options.semantic and embed is None:
             where = "dedup.method" if by_meaning else "decontaminate.semantic"
             raise InputError(where, "needs an embedding model", "set embed to the folder of one")
-        if embed is None and options.embed is not None and (diverse or options.semantic):
-            embed = open_model(options.embed)
         self.embed = embed
         self._wanted = diverse or by_meaning
         self._parts: list[Vectors] = []
@@ -90,7 +88,7 @@ class RowVectors:
 
     def all(self) -> Vectors:
         """Unit vectors [rows, d]."""
-        self._parts = [np.concatenate([np.zeros((0, self._parts[0].shape[1]), np.float32), *self._parts])]
+        self._parts = [np.concatenate(self._parts or [np.zeros((0, 0), np.float32)])]
         return self._parts[0]
 
     def of(self, rows: list[int]) -> Vectors:

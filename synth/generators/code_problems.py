@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from synth.generators.base import Generator, Item, Row, Sifted, Step, Task, Unusable
 from synth.generators.code_tests import function_tests, killed, outcomes, read_test
 from synth.generators.mutants import defines, mutants, parsed
-from synth.generators.options import at_least, share, some_of
+from synth.generators.options import at_least, share, similarity, some_of
 from synth.generators.replies import TEXT, list_of, record
 from synth.generators.session import Session
 from synth.generators.variations import different, grouped, problem_text, solving_tasks, variation_tasks
@@ -67,7 +67,8 @@ class Options:
         at_least(self, 1, "count", "test_writers", "tests_per_writer", "min_tests")
         at_least(self, 2, "samples")
         at_least(self, 0, "mutants")
-        share(self, "agreement", "mutation_score", "novelty")
+        share(self, "agreement", "mutation_score")
+        similarity(self, "novelty")
         some_of(self, OPERATORS, "operators")
         if self.time_limit <= 0:
             raise ValueError(f"time_limit: seen {self.time_limit}; use a number of seconds above 0")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from synth.generators.base import Row, Unusable
+from synth.generators.mutants import parsed
 
 LONGEST = 2000
 """Characters of a test."""
@@ -30,7 +31,10 @@ def read_test(text: str, entry_point: str) -> Row:
     if len(said) > LONGEST:
         raise Unusable("not_a_test", f"longer than {LONGEST} characters")
     try:
-        (statement,) = ast.parse(said).body
+        tree = parsed(said)
+        if tree is None:
+            raise ValueError("no Python")
+        (statement,) = tree.body
         if not isinstance(statement, ast.Assert):
             raise ValueError("no assert")
         call, expected = _sides(statement.test)

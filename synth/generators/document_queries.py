@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from synth.generators.base import Generator, Item, Row, Sifted, Step, Task, Unusable
 from synth.generators.checks import holds, points_at_source
-from synth.generators.novelty import words
+from synth.generators.novelty import once, words
 from synth.generators.options import at_least
 from synth.generators.passages import passages
 from synth.generators.replies import TEXT, TRUTH, list_of, record
@@ -75,7 +75,7 @@ def generate(session: Session, options: Options, documents: list[Item]) -> list[
     schema = record(queries=list_of(TEXT, options.queries))
     step = Step("queries", session.template("queries"), _read_queries, schema)
     written = session.ask(step, [_queries_task(session, options, item) for item in read])
-    new = session.sift("new", lambda: _new(written))
+    new = session.sift("new", lambda: once(written, lambda item: item["query"]))
     checked = None
     if options.check:
         step = Step("answers", session.template("answers"), _read_answer, record(quote=TEXT, answers=TRUTH))
@@ -103,13 +103,6 @@ def _read_queries(task: Task, reply: Any) -> Iterator[Row | Unusable]:
             yield Unusable("copied", query[:200])
         else:
             yield {"query": query, "kind": kind}
-
-
-def _new(written: list[Item]) -> Iterator[Sifted]:
-    first: dict[tuple[str, ...], str] = {}
-    for item in written:
-        known = first.setdefault(tuple(words(item["query"])), item.id)
-        yield Sifted(item) if known == item.id else Sifted(item, "duplicate", item["query"], known)
 
 
 def _answer_task(item: Item) -> Task:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from synth.generators.base import Generator, Item, Row, Sifted, Step, Task, Unusable
 from synth.generators.checks import holds, long_enough
 from synth.generators.languages import CODES, check_language, known_languages
-from synth.generators.novelty import words
+from synth.generators.novelty import once, words
 from synth.generators.options import at_least, share
 from synth.generators.procedural.draw import Draw
 from synth.generators.replies import TEXT, list_of, record
@@ -125,7 +125,9 @@ def _brainstorm(session: Session, options: Options, wanted: Counter[str]) -> dic
             step = Step(f"tasks_{name}", template, _read_tasks, record(tasks=list_of(TEXT, size)))
             asked = [Task({"count": size, "session": number}, wanted=size) for number in range(sessions)]
             written = session.ask(step, asked)
-            found[name] = session.sift(f"different_{name}", lambda written=written: _different(written))
+            found[name] = session.sift(
+                f"different_{name}", lambda written=written: once(written, lambda item: item["task"])
+            )
     return found
 
 
@@ -133,13 +135,6 @@ def _read_tasks(task: Task, reply: Any) -> Iterator[Row | Unusable]:
     for text in reply["tasks"]:
         said = " ".join(text.split())
         yield {"task": said} if len(words(said)) >= 3 else Unusable("too_short", said)
-
-
-def _different(written: list[Item]) -> Iterator[Sifted]:
-    first: dict[tuple[str, ...], str] = {}
-    for item in written:
-        known = first.setdefault(tuple(words(item["task"])), item.id)
-        yield Sifted(item) if known == item.id else Sifted(item, "duplicate", "", known)
 
 
 # ---- Step two: examples ------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 from synth.generators.base import Generator, Item, Row, Sifted, Step, Task, Unusable
 from synth.generators.checks import holds, numbers, points_at_source
-from synth.generators.novelty import words
+from synth.generators.novelty import once, words
 from synth.generators.options import at_least, some_of
 from synth.generators.passages import passages
 from synth.generators.replies import TEXT, TRUTH, list_of, one_of, record
@@ -73,7 +73,7 @@ def generate(session: Session, options: Options, documents: list[Item]) -> list[
     schema = record(facts=list_of(record(**told), options.facts))
     step = Step("facts", session.template("facts"), _read_facts, schema)
     found = session.ask(step, [_facts_task(item, options.facts) for item in read])
-    facts = session.sift("new", lambda: _new(found))
+    facts = session.sift("new", lambda: once(found, lambda item: item["fact"]))
     asked = [_question_task(item) for item in facts]
     step = Step("question", session.template("question"), _read_question, record(question=TEXT, answer=TEXT))
     written = session.ask(step, asked)
@@ -111,13 +111,6 @@ def _read_facts(task: Task, reply: Any) -> Iterator[Row | Unusable]:
 def _quoted(quote: str, passage: str) -> bool:
     said = words(quote)
     return len(said) >= FEWEST_WORDS and holds(words(passage), said)
-
-
-def _new(facts: list[Item]) -> Iterator[Sifted]:
-    first: dict[tuple[str, ...], str] = {}
-    for item in facts:
-        known = first.setdefault(tuple(words(item["fact"])), item.id)
-        yield Sifted(item) if known == item.id else Sifted(item, "duplicate", item["fact"], known)
 
 
 # ---- Questions and their support ---------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from synth.generators.answers import answer_step, answer_task
-from synth.generators.base import Generator, Item, Row, Sifted, Step, Task, Unusable
-from synth.generators.novelty import Novelty
-from synth.generators.options import at_least, share
+from synth.generators.base import Generator, Item, Row, Step, Task, Unusable
+from synth.generators.novelty import Novelty, novel
+from synth.generators.options import at_least, similarity
 from synth.generators.session import Session
 
 # Tokens of chat templates: the turn went on into the next one, or the model left its template.
@@ -46,7 +46,7 @@ class Options:
     def __post_init__(self) -> None:
         at_least(self, 1, "count", "min_words")
         at_least(self, self.min_words, "max_words")
-        share(self, "novelty")
+        similarity(self, "novelty")
         if self.answer_temperature is not None and self.answer_temperature < 0:
             raise ValueError(f"answer_temperature: seen {self.answer_temperature}; use 0 or more, or null")
 
@@ -68,20 +68,9 @@ def generate(session: Session, options: Options, nothing: list[Item]) -> list[It
     # A turn that sounds like a refusal is an odd instruction, but no refusal: nothing was asked.
     turn = Step("turn", None, read, raw=True, stop=ends, refusals=True)
     written = session.ask(turn, [Task({"prompt": beginning}) for _ in range(options.count)])
-    new = session.sift("novel", lambda: _novel(written, options.novelty))
+    new = session.sift("novel", lambda: novel(Novelty(options.novelty), written))
     step = answer_step(session, temperature=options.answer_temperature)
     return session.ask(step, [answer_task(item) for item in new])
-
-
-def _novel(written: list[Item], threshold: float) -> Iterator[Sifted]:
-    known = Novelty(threshold)
-    for item in written:
-        match = known.nearest(item["prompt"])
-        if match is None:
-            known.add(item.id, item["prompt"])
-            yield Sifted(item)
-        else:
-            yield Sifted(item, "not_novel", f"ROUGE-L {match.score:.3f}", match.name)
 
 
 GENERATOR = Generator(

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from synth.generators.base import Generator, Item, Row, Sifted, Step, Task, Unusable
-from synth.generators.options import at_least, share, some_of
+from synth.generators.options import at_least, share, similarity, some_of
 from synth.generators.replies import TEXT, record
 from synth.generators.session import Session
 from synth.generators.variations import (
@@ -58,7 +58,8 @@ class Options:
     def __post_init__(self) -> None:
         at_least(self, 1, "count")
         at_least(self, 2, "samples")
-        share(self, "agreement", "novelty")
+        share(self, "agreement")
+        similarity(self, "novelty")
         some_of(self, OPERATORS, "operators")
 
 

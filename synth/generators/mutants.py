@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 
 from synth.generators.procedural.draw import Draw
@@ -38,7 +39,9 @@ Change = Callable[[ast.AST], None]
 def parsed(program: str) -> ast.Module | None:
     """The syntax tree, or None for what is no program."""
     try:
-        return ast.parse(program)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd escapes in strings are the program's business
+            return ast.parse(program)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
 

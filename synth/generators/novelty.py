@@ -16,7 +16,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+
+from synth.generators.base import Item, Sifted
 
 # A script written without spaces has no words to count: there each character is one.
 _WORD = re.compile(
@@ -115,6 +118,26 @@ class Novelty:
         for place in range(len(self._texts)):
             self._index(place)
         self._rebuild_at = 2 * len(self._texts)
+
+
+def novel(known: Novelty, items: Iterable[Item], field: str = "prompt") -> Iterator[Sifted]:
+    """Keep items whose text is new; it is known from then on."""
+    for item in items:
+        match = known.nearest(item[field])
+        if match is None:
+            known.add(item.id, item[field])
+            yield Sifted(item)
+        else:
+            yield Sifted(item, "not_novel", f"ROUGE-L {match.score:.3f}", match.name)
+
+
+def once(items: Iterable[Item], text_of: Callable[[Item], str]) -> Iterator[Sifted]:
+    """Keep the first of the items whose texts have the same words."""
+    first: dict[tuple[str, ...], str] = {}
+    for item in items:
+        text = text_of(item)
+        known = first.setdefault(tuple(words(text)), item.id)
+        yield Sifted(item) if known == item.id else Sifted(item, "duplicate", text, known)
 
 
 def _numbered(text: list[str]) -> list[tuple[str, int]]:

@@ -24,6 +24,14 @@ def share(options: Any, *names: str) -> None:
             raise ValueError(f"{name}: seen {value}; use a number from 0 to 1")
 
 
+def similarity(options: Any, *names: str) -> None:
+    """Similarities above 0 and at most 1, from which two texts count as one."""
+    for name in names:
+        value = getattr(options, name)
+        if not 0 < value <= 1:
+            raise ValueError(f"{name}: seen {value}; use a number above 0 and at most 1")
+
+
 def some_of(options: Any, known: Sequence[str], *names: str) -> None:
     """Lists of one or more of the known words."""
     for name in names:

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from synth.generators.answers import answer_step, answer_task
 from synth.generators.base import Generator, Item, Row, Sifted, Step, Task, Unusable
-from synth.generators.novelty import Novelty, words
-from synth.generators.options import at_least, share, some_of
+from synth.generators.novelty import Novelty, novel, words
+from synth.generators.options import at_least, similarity, some_of
 from synth.generators.replies import TEXT, TRUTH, list_of, record
 from synth.generators.session import Session
 
@@ -119,7 +119,7 @@ class Options:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "count", "per_prompt")
-        share(self, "novelty")
+        similarity(self, "novelty")
         some_of(self, tuple(KINDS), "types")
 
 
@@ -134,7 +134,7 @@ def generate(session: Session, options: Options, nothing: list[Item]) -> list[It
 
 def answered(session: Session, written: list[Item], novelty: float) -> list[Item]:
     """Those of the written prompts that are new, safe by the model's own word and look unsafe, with helpful answers."""
-    new = session.sift("novel", lambda: _novel(written, novelty))
+    new = session.sift("novel", lambda: novel(Novelty(novelty), written))
     check = Step(
         "check",
         session.template("check"),
@@ -167,17 +167,6 @@ def read_prompts(task: Task, reply: Any) -> Iterator[Row | Unusable]:
             yield Unusable("copied", said[:200])
         else:
             yield {"prompt": said}
-
-
-def _novel(written: list[Item], threshold: float) -> Iterator[Sifted]:
-    known = Novelty(threshold)
-    for item in written:
-        match = known.nearest(item["prompt"])
-        if match is None:
-            known.add(item.id, item["prompt"])
-            yield Sifted(item)
-        else:
-            yield Sifted(item, "not_novel", f"ROUGE-L {match.score:.3f}", match.name)
 
 
 def _check(item: Item) -> Task:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 from synth.generators.base import Generator, Item, Row, Sifted, Step, Task, Unusable
 from synth.generators.novelty import Novelty, words
-from synth.generators.options import at_least, share, some_of
+from synth.generators.options import at_least, share, similarity, some_of
 from synth.generators.over_refusal import KINDS, answered, read_prompts
 from synth.generators.replies import TEXT, list_of, record
 from synth.generators.session import Session
@@ -81,7 +81,8 @@ class Options:
     def __post_init__(self) -> None:
         at_least(self, 1, "n", "min_words")
         at_least(self, 0, "counterparts")
-        share(self, "novelty", "same_opening")
+        share(self, "same_opening")
+        similarity(self, "novelty")
         some_of(self, CLASSES, "accept")
         if self.n > len(FORMS):
             raise ValueError(f"n: seen {self.n}; use at most {len(FORMS)}, the number of forms")

@@ -14,13 +14,13 @@ can be asked at once; replies are JSON instead of numbered lists; several instru
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from synth.generators.base import Generator, Item, Row, Sifted, Step, Task, Unusable
-from synth.generators.novelty import Novelty
-from synth.generators.options import at_least, share
+from synth.generators.base import Generator, Item, Row, Step, Task, Unusable
+from synth.generators.novelty import Novelty, novel
+from synth.generators.options import at_least, share, similarity
 from synth.generators.procedural.draw import Draw
 from synth.generators.replies import TEXT, TRUTH, list_of, record
 from synth.generators.session import Session
@@ -62,7 +62,8 @@ class Options:
     def __post_init__(self) -> None:
         at_least(self, 1, "count", "per_prompt", "seed_examples", "batch", "instances")
         at_least(self, 0, "own_examples")
-        share(self, "novelty", "min_new")
+        share(self, "min_new")
+        similarity(self, "novelty")
 
 
 def generate(session: Session, options: Options, seeds: list[Item]) -> list[Item]:
@@ -90,7 +91,7 @@ def _instructions(session: Session, options: Options, seeds: list[Item]) -> list
         prompts = min(options.batch, -(-(options.count - len(made)) // options.per_prompt))
         tasks = [_instruction_task(session, options, seeds, made, asked + i) for i in range(prompts)]
         written, asked = session.ask(step, tasks), asked + prompts
-        new = session.sift("novel", lambda written=written: _novel(known, written))
+        new = session.sift("novel", lambda written=written: novel(known, written, "instruction"))
         for item in new:
             known.add(item.id, item["instruction"])
         made += new
@@ -131,16 +132,6 @@ def _read_instructions(task: Task, reply: Any) -> Iterator[Row | Unusable]:
             yield Unusable("no_instruction", instruction[:200])
         else:
             yield {"instruction": instruction}
-
-
-def _novel(known: Novelty, written: Iterable[Item]) -> Iterator[Sifted]:
-    for item in written:
-        match = known.nearest(item["instruction"])
-        if match is None:
-            known.add(item.id, item["instruction"])
-            yield Sifted(item)
-        else:
-            yield Sifted(item, "not_novel", f"ROUGE-L {match.score:.3f}", match.name)
 
 
 def _kind_step(session: Session) -> Step:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from synth.generators.base import Generator, Item, Row, Sifted, Step, Task, Unusable
 from synth.generators.checks import long_enough, points_at_source
 from synth.generators.languages import check_language, known_languages
-from synth.generators.novelty import words
+from synth.generators.novelty import once, words
 from synth.generators.options import at_least
 from synth.generators.replies import TEXT, list_of, one_of, record
 from synth.generators.session import Session
@@ -114,7 +114,7 @@ def _units(session: Session, options: Options) -> list[Item]:
     step = Step("units", session.template("units"), _read_units, schema)
     sessions = -(-options.count // (options.sections_per_unit * size))
     written = session.ask(step, [_units_task(session, options, number) for number in range(sessions)])
-    return session.sift("different", lambda: _different(written))
+    return session.sift("different", lambda: once(written, lambda item: f"{item['topic']}: {item['unit']}"))
 
 
 def _units_task(session: Session, options: Options, number: int) -> Task:
@@ -128,13 +128,6 @@ def _read_units(task: Task, reply: Any) -> Iterator[Row | Unusable]:
     for text in reply["units"]:
         said = " ".join(text.split())
         yield {"unit": said} if words(said) else Unusable("empty", said)
-
-
-def _different(written: list[Item]) -> Iterator[Sifted]:
-    first: dict[tuple[str, ...], str] = {}
-    for item in written:
-        known = first.setdefault((item["topic"], *words(item["unit"])), item.id)
-        yield Sifted(item) if known == item.id else Sifted(item, "duplicate", item["unit"], known)
 
 
 # ---- Sections ----------------------------------------------------------------------------------------------------

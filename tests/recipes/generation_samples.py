@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from recipe_samples import write_rows
-from stub_server import Stub
+from stub_server import Answer, Stub
 
 import recipes
 from recipes.settings import load_any
+from synth.records.errors import WorkError
 from synth.store import Stage, read_parts
 
 SEEDS = [
@@ -30,6 +33,15 @@ SEEDS = [
     {"instruction": "Convert the recipe below so that it serves two people.", "is_classification": False},
     {"instruction": "Name the capital of the country in which the novel is set.", "is_classification": False},
 ]
+
+CAUSE = {
+    "malformed": "not_json",
+    "truncated": "length",
+    "wrong_schema": "wrong_schema",
+    "refusal": "refused",
+    "empty": "empty",
+}
+"""Faults of the stub server in a reply: what each is called where the reply is read."""
 
 
 def tree(
@@ -108,6 +120,28 @@ def parts(out: Path) -> dict[str, bytes]:
     }
 
 
+def check_that_stopped_runs_go_on(
+    make: Callable[[Stub], dict[str, Any]], answer: Answer, folder: Path, shares: Iterable[float]
+) -> None:
+    """Runs whose server goes away after these shares of the answers, and comes back, become the undisturbed one."""
+    rates = {"malformed": 0.1, "empty": 0.1}
+    with Stub(rates, answer=answer) as stub:
+        made = make(stub)
+        made["engine"]["options"]["retries"] = 0
+        run(made, folder / "undisturbed")
+        answers = stub.served.total()
+    for share in shares:
+        out = folder / f"run-{share}"
+        with Stub(rates, answer=answer) as stub:
+            made["engine"]["options"]["base_url"] = stub.url
+            stub.down_after = int(share * answers)
+            with pytest.raises(WorkError, match="requests were not answered"):
+                run(made, out)
+            stub.down_after = None
+            run(made, out)
+        assert parts(out) == parts(folder / "undisturbed")
+
+
 def chat_tokenizer(folder: Path) -> Path:
     """A model folder of which only the tokenizer is there: byte level, adds <s>, ChatML with <s> before it."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -129,6 +163,6 @@ def chat_tokenizer(folder: Path) -> Path:
 
 
 __all__ = [
-    "SEEDS", "Stub", "chat_tokenizer", "dataset", "lost", "options", "parts", "requests", "rows_of", "run",
-    "stage_rows", "tree",
+    "CAUSE", "SEEDS", "Stub", "chat_tokenizer", "check_that_stopped_runs_go_on", "dataset", "lost", "options", "parts",
+    "requests", "rows_of", "run", "stage_rows", "tree",
 ]  # fmt: skip

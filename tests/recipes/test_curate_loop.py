@@ -103,16 +103,22 @@ def test_each_round_has_a_report_against_the_one_before(tmp_path: Path) -> None:
         ({"decontaminate": {"against": ["held_out", "./nowhere.jsonl"]}}, "no such file: ./nowhere.jsonl"),
         ({"decontaminate": {"against": ["held_out", "empty.jsonl"]}}, "is empty"),
         ({"dedup": {"against": ["./nowhere.jsonl"]}}, "curate.dedup.against.0: no such file"),
+        ({"dedup": {"against": ["chats.jsonl"]}}, "have text in none of prompt, completion"),
         ({"dedup": {"method": "semantic"}}, "curate.embed: missing"),
         ({"embed": "./nowhere"}, "curate.embed: no such folder"),
         ({"select": {"quotas": {"source": {"web": 0.5}}}}, "select.size"),
         ({"select": {"sise": 5}}, "did you mean 'size'"),
+        ({"text": "completon"}, "curate.text: 'completon', a column that no row will have"),
+        ({"select": {"quotas": {"domian": {"math": 2}}}}, "did you mean 'domain'"),
+        ({"select": {"mix": {"web": 1}}}, "curate.select.source: 'source', a column"),
+        ({"select": {"quality": "details.value"}}, "curate.select.quality"),
     ],
 )
 def test_validate_and_run_refuse_what_curation_cannot_use(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], curate: dict[str, Any], said: str
 ) -> None:
     write_rows(tmp_path / "empty.jsonl", [])
+    write_rows(tmp_path / "chats.jsonl", [{"messages": [{"role": "user", "content": "a"}]}])
     assert run(tmp_path, **curate) == 2
     assert said in capsys.readouterr().err
     assert cli.main(["validate", str(tmp_path / "recipe.yaml")]) == 2

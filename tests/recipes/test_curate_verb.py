@@ -406,6 +406,9 @@ def test_wrong_paths_and_empty_files(verb: Verb) -> None:
     assert "not a parquet file" in verb.refuse(verb.folder / "bad.parquet")
     write(verb.folder / "in.jsonl", [pair("a")])
     assert verb.call([pair("a")], output=verb.folder) == 2
+    for nowhere in ("/proc/out.jsonl", str(verb.folder / "in.jsonl" / "out.jsonl")):
+        assert verb.call([pair("a")], output=Path(nowhere)) == 2
+        assert f"{nowhere}: cannot be written" in verb.err
     os.mkfifo(verb.folder / "pipe.jsonl")
     assert "twice" in verb.refuse(verb.folder / "pipe.jsonl")
     assert verb.call(write(verb.dropped, [pair("a")])) == 2
@@ -433,10 +436,31 @@ def test_wrong_paths_and_empty_files(verb: Verb) -> None:
 def test_wrong_options(verb: Verb, setting: str, said: str) -> None:
     message = verb.refuse([pair("a", title="t")], setting)
     if setting.startswith("text=t"):
-        assert "no row has the column 'titel'" in message
-        assert "title" in message
+        assert "no row has the column 'titel'\n  did you mean 'title'?" in message
     else:
         assert said in message
+
+
+def test_what_compares_with_nothing_is_told(verb: Verb) -> None:
+    other = write(verb.folder / "other.jsonl", [{"question": "a"}])
+    message = verb.refuse([pair("a")], f"dedup.against.0={other}")
+    assert "dedup.against.0: the rows of" in message
+    assert "text in none of prompt, completion" in message
+    source = write(verb.folder / "in.jsonl", [pair("a")])
+    words = ["--input", str(source), "--output", str(verb.output), "--compare", str(other)]
+    assert cli.main(["curate", *words]) == 2
+    assert "--compare: no row has text in prompt, completion" in verb.capsys.readouterr().err
+    assert "no row has a column 'source'" in verb.refuse([pair("a")], 'select.mix={"web": 1}')
+    message = verb.refuse([pair("a", source="web")], 'select.mix={"wbe": 1}')
+    assert "no row is left whose 'source' is 'wbe'" in message
+    assert "did you mean 'web'?" in message
+
+
+def test_of_a_book_the_beginning_is_measured(verb: Verb) -> None:
+    rows = [pair("a " * 5_000_000), pair("one two three")]
+    verb.curate(rows)
+    words = json.loads((verb.folder / "out.jsonl.report.json").read_text())["diversity"]["given"]["words"]
+    assert words["mean"] == pytest.approx(2_500_002.5, rel=1e-3)
 
 
 def test_rows_without_prompt_and_completion_need_the_option_text(verb: Verb) -> None:
@@ -469,6 +493,7 @@ def test_an_interrupted_job_leaves_nothing_half_done(verb: Verb, monkeypatch: py
 
     monkeypatch.setattr(files, "dropped_line", stop)
     assert verb.call([pair("a"), pair("a")]) == 130
+    assert verb.err.splitlines()[-1] == "interrupted: the output is as it was"
     assert not verb.output.exists()
     assert not verb.dropped.exists()
     assert not list(verb.folder.glob(".*tmp"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import statistics
@@ -10,22 +9,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from benchmark_scripts import script
 
 from recipes import load_recipe
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "demo_gain.py"
-    spec = importlib.util.spec_from_file_location("demo_gain", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["demo_gain"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("demo_gain")
 
 
 def _results() -> dict[int, dict]:

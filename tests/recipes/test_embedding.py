@@ -514,6 +514,7 @@ WRONG = [
     ({"mine.window": [9, 3]}, r"mine\.window: seen \[9, 3\]"),
     ({"mine": {"method": "none", "rescore": "x"}}, r"mine\.rescore: nothing is mined"),
     ({"curate.across_rounds": True}, r"curate\.across_rounds: every round has the same pairs"),
+    ({"curate.text": "prompt"}, r"curate\.text: 'prompt', a column that no row will have"),
     ({"limits.tokens": 3}, r"limits\.tokens: unknown key"),
 ]
 

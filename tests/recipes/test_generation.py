@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generation_samples import SEEDS, Stub, dataset, options, parts, requests, run, tree
+from generation_samples import CAUSE, SEEDS, Stub, dataset, options, parts, requests, run, tree
 from stub_server import REFUSAL, prompt_of
 
 from recipes.cli import main
@@ -26,13 +26,6 @@ FAULTS = {
     "empty": 0.06,
     "429": 0.05,
     "500": 0.05,
-}
-CAUSE = {
-    "malformed": "not_json",
-    "truncated": "length",
-    "wrong_schema": "wrong_schema",
-    "refusal": "refused",
-    "empty": "empty",
 }
 
 
@@ -154,6 +147,26 @@ def test_a_prompt_the_server_refuses_is_final(tmp_path: Path) -> None:
     assert sum(c["asked"] - c["generated"] for c in counts) >= len(rejected)
 
 
+def test_requests_without_an_answer_are_sent_again_and_answers_given_twice_are_dropped(
+    tmp_path: Path,
+) -> None:
+    rates = {"hang": 0.1, "429": 0.1, "500": 0.1, "duplicate": 0.3}
+    rows = [{"prompt": f"Tell me something about {n} boats."} for n in range(6)]
+    with Stub(rates) as stub:
+        changes = {**options(n=8), "engine.options.timeout_s": 0.3}
+        metrics = run(tree(stub.url, "answers", rows, tmp_path, **changes), tmp_path / "run")
+        assert min(stub.served[fault] for fault in rates) > 0
+        said = stub.text_for(stub.seen[0], "duplicate")
+    times = Counter(row["prompt"] for row in requests(tmp_path / "run") if row["completion"] == said)
+    twice = times.total() - len(times)
+    assert twice > 0
+    assert {name: each["count"] for name, each in metrics["funnel"]["reasons"]["it"].items()} == {
+        "duplicate": twice
+    }
+    counts = metrics["funnel"]["it"]
+    assert (counts["asked"], counts["parsed"], counts["kept"]) == (48, 48, 48 - twice)
+
+
 # ---- Going on ----------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +218,7 @@ def test_a_finished_run_asks_nothing_more(undisturbed: tuple[Path, int], tmp_pat
 
 def test_a_resume_with_other_contents_is_refused(undisturbed: tuple[Path, int], tmp_path: Path) -> None:
     folder, _ = undisturbed
+    manifest = (folder / "run/manifest.json").read_bytes()
     with Stub() as stub:
         for changes, named in (
             ({"sampling.temperature": 0.5}, "sampling.temperature"),
@@ -227,6 +241,7 @@ def test_a_resume_with_other_contents_is_refused(undisturbed: tuple[Path, int], 
             run(made, folder / "run")
         rows.write_bytes(kept)
         assert not stub.seen
+    assert (folder / "run/manifest.json").read_bytes() == manifest
 
 
 def _url(out: Path) -> str:
@@ -285,7 +300,8 @@ WRONG = [
     ),
     (options(cuont=3), "domains.it.generator.options.cuont", "did you mean 'count'?"),
     (options(count=0), "domains.it.generator.options.count", "at least 1"),
-    (options(novelty=1.5), "domains.it.generator.options.novelty", "from 0 to 1"),
+    (options(novelty=1.5), "domains.it.generator.options.novelty", "at most 1"),
+    (options(novelty=0), "domains.it.generator.options.novelty", "above 0"),
     ({"gate": {"alpha": 0.1}}, "gate", "unknown key"),
     ({"domains.it.prompt": {"template": "x"}}, "domains.it.prompt", "unknown key"),
     (
@@ -295,9 +311,15 @@ WRONG = [
     ),
     ({"domains.it.train": None}, "domains.it.train", "instruction"),
     ({"curate": {}}, "curate.decontaminate", "held_out"),
+    ({"curate.across_rounds": True}, "curate.across_rounds", "one round"),
+    ({"curate.reward_schedule": [0.5]}, "curate.reward_schedule", "one round"),
+    ({"curate.text": ["prompt", "answer"]}, "curate.text", "'answer', a column that no row will have"),
+    ({"curate.select": {"quotas": {"kind": {"a": 1}}}}, "curate.select.quotas.kind", "no row will have"),
+    ({"domains.reasons": {"generator": "over_refusal"}}, "domains.reasons", "another name"),
     ({"domains.it.chat": False, "domains.it.system": "Be brief."}, "domains.it.system", "chat"),
     ({"kind": "generat"}, "kind", "did you mean 'generate'?"),
     ({"model": "scratch"}, "model.path", "name a model"),
+    ({"model": {"path": "served", "scratch": {"layers": 2}}}, "model.scratch", "leave it out"),
 ]
 
 

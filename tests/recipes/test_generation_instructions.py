@@ -208,12 +208,16 @@ def test_magpie_lets_the_model_write_the_users_turn(chat_model: Path, tmp_path: 
     assert set(lost(metrics)) == {"turn:too_short", "turn:too_long", "turn:special_token", "novel:not_novel"}
 
 
-def test_magpie_needs_a_chat_template(tmp_path: Path) -> None:
+def test_magpie_needs_a_chat_template(chat_model: Path, tmp_path: Path) -> None:
     with Stub() as stub:
         made = tree(stub.url, "magpie", None, tmp_path, **options(count=2), model="builtin:tiny")
         with pytest.raises(InputError, match="has no chat template"):
             run(made, tmp_path / "run")
         assert not stub.seen
+        # Nothing is left of the refused run: corrected, it may be given the same directory.
+        assert {path.name for path in (tmp_path / "run").iterdir()} == {"lock", "log.txt"}
+        run({**made, "model": str(chat_model)}, tmp_path / "run")
+        assert len(dataset(tmp_path / "run")) == 2
 
 
 def test_answers_asks_prompts_as_they_are(tmp_path: Path) -> None:

@@ -144,6 +144,8 @@ def test_preview_shows_every_step_and_a_finished_row(
 ) -> None:
     with Stub(answer=replies) as stub:
         given = [part for each in changes(name, stub.url, tmp_path) for part in ("--set", each)]
+        assert main(["validate", name, *given]) == 0
+        capsys.readouterr()
         assert main(["preview", name, "-n", "2", *given]) == 0
     told = capsys.readouterr().out
     recipe = load_any(name, changes(name, "http://127.0.0.1:1/v1", tmp_path))

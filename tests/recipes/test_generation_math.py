@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generation_samples import Stub, lost, options, parts, requests, rows_of, run, stage_rows, tree
+from generation_samples import CAUSE, Stub, lost, options, parts, requests, rows_of, run, stage_rows, tree
 from stub_server import REFUSAL, Body, prompt_of
 
 import verifiers
@@ -311,8 +311,6 @@ FAULTS = {
     "empty": 0.05,
     "500": 0.05,
 }
-CAUSE = {"malformed": "not_json", "truncated": "length", "wrong_schema": "wrong_schema", "refusal": "refused",
-         "empty": "empty"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

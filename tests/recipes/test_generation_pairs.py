@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generation_samples import Stub, dataset, options, parts, requests, run, tree
+from generation_samples import (
+    CAUSE,
+    Stub,
+    check_that_stopped_runs_go_on,
+    dataset,
+    lost,
+    options,
+    requests,
+    run,
+    tree,
+)
 from obedient_model import answer
 from stub_server import Body, prompt_of, sentence
 
@@ -22,25 +32,13 @@ from recipes.settings import RecipeError, load_any
 from recipes.values import to_yaml
 from synth.generators import embedding_pairs as pairs
 from synth.generators.languages import CODES
-from synth.records.errors import WorkError
 from synth.records.jsonl import read_jsonl
 
 ENGLISH = options(english=1.0, languages=["Polish"])
-CAUSE = {
-    "malformed": "not_json",
-    "truncated": "length",
-    "wrong_schema": "wrong_schema",
-    "refusal": "refused",
-    "empty": "empty",
-}
 
 
 def written(stub: Stub, folder: Path, **changes: Any) -> dict[str, Any]:
     return tree(stub.url, "embedding_pairs", None, folder, **{**ENGLISH, **changes})
-
-
-def lost(metrics: dict[str, Any]) -> dict[str, int]:
-    return {reason: entry["count"] for reason, entry in metrics["funnel"]["reasons"]["it"].items()}
 
 
 def metas(out: Path) -> list[dict[str, Any]]:
@@ -278,21 +276,10 @@ def test_a_type_without_tasks_loses_its_examples_by_name(tmp_path: Path) -> None
 
 
 def test_a_stopped_run_becomes_the_undisturbed_one(tmp_path: Path) -> None:
-    rates = {"malformed": 0.1, "empty": 0.1}
-    with Stub(rates, answer=answer) as stub:
-        made = written(stub, tmp_path, **options(count=40), **{"engine.options.retries": 0})
-        run(made, tmp_path / "whole")
-        answers = stub.served.total()
-    for share in (0.05, 0.4, 0.9):
-        out = tmp_path / f"run-{share}"
-        with Stub(rates, answer=answer) as stub:
-            made["engine"]["options"]["base_url"] = stub.url
-            stub.down_after = int(share * answers)
-            with pytest.raises(WorkError, match="requests were not answered"):
-                run(made, out)
-            stub.down_after = None
-            run(made, out)
-        assert parts(out) == parts(tmp_path / "whole")
+    def make(stub: Stub) -> dict[str, Any]:
+        return written(stub, tmp_path, **options(count=40))
+
+    check_that_stopped_runs_go_on(make, answer, tmp_path, (0.05, 0.4, 0.9))
 
 
 WRONG_OPTIONS = [

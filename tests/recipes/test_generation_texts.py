@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generation_samples import Stub, dataset, options, parts, requests, run, tree
+from generation_samples import (
+    CAUSE,
+    Stub,
+    check_that_stopped_runs_go_on,
+    dataset,
+    options,
+    requests,
+    run,
+    tree,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from obedient_model import answer, document, passage_in, sentences
@@ -27,13 +36,6 @@ DOCUMENTS = [
     {"text": document(number), "title": f"Annals {number}", "url": f"page {number}"} for number in range(4)
 ]
 FACTS = {"facts": 3, "paraphrases": 4, "passage_words": 90}
-CAUSE = {
-    "malformed": "not_json",
-    "truncated": "length",
-    "wrong_schema": "wrong_schema",
-    "refusal": "refused",
-    "empty": "empty",
-}
 
 
 def knowledge(stub: Stub, folder: Path, **changes: Any) -> dict[str, Any]:
@@ -386,22 +388,8 @@ def test_without_units_every_section_is_lost_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("generator", ["knowledge", "textbooks"])
 def test_a_stopped_run_becomes_the_undisturbed_one(generator: str, tmp_path: Path) -> None:
-    rates = {"malformed": 0.1, "empty": 0.1}
-    with Stub(rates, answer=answer) as stub:
-        make = knowledge if generator == "knowledge" else books
-        made = make(stub, tmp_path, **{"engine.options.retries": 0})
-        run(made, tmp_path / "whole")
-        answers = stub.served.total()
-    for share in (0.05, 0.5, 0.9):
-        out = tmp_path / f"run-{share}"
-        with Stub(rates, answer=answer) as stub:
-            made["engine"]["options"]["base_url"] = stub.url
-            stub.down_after = int(share * answers)
-            with pytest.raises(WorkError, match="requests were not answered"):
-                run(made, out)
-            stub.down_after = None
-            run(made, out)
-        assert parts(out) == parts(tmp_path / "whole")
+    make = knowledge if generator == "knowledge" else books
+    check_that_stopped_runs_go_on(lambda stub: make(stub, tmp_path), answer, tmp_path, (0.05, 0.5, 0.9))
 
 
 @pytest.mark.parametrize(

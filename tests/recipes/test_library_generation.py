@@ -12,6 +12,7 @@ from generation_samples import dataset
 from obedient_model import answer, document
 from recipe_samples import write_rows
 from stub_server import Stub
+from test_generation_library import ROWS
 
 from recipes.cli import main
 from recipes.settings import library
@@ -93,6 +94,12 @@ def test_a_shipped_recipe_runs_on_rows_like_those_it_names(told: list[str], tmp_
     )
     rejected = [row for row in dataset(out, kept=False) if row["decision"] != "kept"]
     assert rejected == []
+
+
+def test_no_shipped_recipe_that_writes_goes_without_its_preview() -> None:
+    texts = {name: path.read_text("utf-8") for name, path in library().items()}
+    writing = {name for name, text in texts.items() if "\nkind: generate\n" in text}
+    assert writing == set(SOURCES) | set(ROWS)
 
 
 def test_they_name_public_models_and_data() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from benchmark_scripts import script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -219,14 +217,7 @@ def test_meaning_needs_a_model() -> None:
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "curate.py"
-    spec = importlib.util.spec_from_file_location("curate_benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["curate_benchmark"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("curate")
 
 
 def test_plants_among_gsm8k(benchmark: ModuleType, shared_data: Any) -> None:

@@ -125,8 +125,21 @@ def test_quotas_count_rows_of_a_value() -> None:
     assert len(chosen(rows, quotas={"source": {"*": 2, "book": 4}})) == 6
     shared = result_of(rows, size=8, quotas={"source": {"web": 0.25}}, method="best")
     assert Counter(r["source"] for r in shared.kept) == {"web": 2, "book": 4}
+    hundred = rows_of(150, source=lambda i: "web")
+    assert len(chosen(hundred, size=100, quotas={"source": {"web": 0.29}}, method="best")) == 29
     with pytest.raises(InputError, match="topic"):
         chosen(rows, quotas={"topic": {"*": 1}})
+
+
+def test_a_dotted_path_reaches_into_objects_and_json_text() -> None:
+    rows = [
+        row(f"{i}", f"text {i}", meta=meta, details={"score": i})
+        for i, meta in enumerate(['{"kind": "a"}', '{"kind": "b"}', '{"kind": "b"}', "[1]", "{", None])
+    ]
+    assert chosen(rows, quotas={"meta.kind": {"b": 1}}, method="best", quality="details.score") == [
+        "0", "2", "3", "4", "5"
+    ]  # fmt: skip
+    assert chosen(rows, mix={"a": 1, "b": 1}, source="meta.kind", method="best") == ["0", "1"]
 
 
 def test_quotas_of_length_and_language() -> None:

@@ -81,6 +81,13 @@ def test_every_template_is_shown_and_rendered_as_it_was(generator: str) -> None:
     assert golden.read_text("utf-8") == shown(generator), f"{golden} should be:\n{shown(generator)}"
 
 
+def test_no_generator_goes_without_its_prompts_shown() -> None:
+    others = {
+        path.name for path in (FOLDER.parent / "rendered_prompts").iterdir()
+    }  # test_rendered_prompts.py
+    assert {name.partition("/")[0] for name in names()} == {*GENERATORS, *others}
+
+
 @pytest.mark.parametrize("name", sorted(VALUES))
 def test_templates_are_clean_readable_and_strict(name: str) -> None:
     text, values = template(name).text, VALUES[name]

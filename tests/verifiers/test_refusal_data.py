@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmark_scripts import script
 
 import verifiers
 
@@ -35,13 +34,7 @@ def test_shipped_weights_agree_with_people(shared_data: Find, model: str) -> Non
 def test_a_model_left_out_of_the_fit(shared_data: Find) -> None:
     """One fold, with settings fixed so that it is quick; benchmarks/refusal.py measures all of them."""
     folder = shared_data("xstest/completions_llama2new.jsonl").parent
-    path = Path(__file__).parents[2] / "benchmarks" / "refusal.py"
-    spec = importlib.util.spec_from_file_location("benchmark_refusal", path)
-    assert spec is not None
-    assert spec.loader is not None
-    bench = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = bench
-    spec.loader.exec_module(bench)
+    bench = script("refusal")
     groups = [bench.rows_of(folder / f"completions_{model}.jsonl") for model in MODELS]
     weights = bench.fit_at(groups[1:], penalty=8.0, least=8, threshold=0.4)
     assert bench.measure(groups[0], weights)["f1"] >= 0.93

@@ -195,18 +195,28 @@ def test_a_job_may_have_another_disk_than_the_one_before(jail: CodeVerifier) -> 
             assert (session.close().status != 0) == wrong
 
 
+IDLE = {"T1": 4, "T2": 2}
+"""Processes of a sandbox between two jobs: the fork server, its next job's ready process, and who holds namespaces."""
+
+
+def idle(sandbox: Sandbox, tier: str) -> list[int]:
+    """The sandbox's processes, once the next job's is ready; the fork server makes that after it has answered."""
+    deadline = time.monotonic() + 10
+    while len(found := sorted(descendants([sandbox._process.pid]))) != IDLE[tier]:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.01)
+    return found
+
+
 @pytest.mark.parametrize("which", ["program", "holder"])
 def test_a_waiting_process_that_is_killed_is_replaced(jail: CodeVerifier, which: str) -> None:
     if jail.tier() != "T1" and which == "holder":
         pytest.skip("only a pid namespace has a process that holds it")
-    count = {"T1": 4, "T2": 2}[jail.tier()]
     with contextlib.closing(Sandbox(jail.tier())) as sandbox:
         for _ in range(3):
             sandbox.self_check()
+            found = idle(sandbox, jail.tier())
             deadline = time.monotonic() + 10
-            while len(found := sorted(descendants([sandbox._process.pid]))) < count:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
             os.kill(killed := found[-1 if which == "program" else -2], signal.SIGKILL)
             while killed in descendants([sandbox._process.pid]):
                 assert time.monotonic() < deadline
@@ -216,9 +226,17 @@ def test_a_waiting_process_that_is_killed_is_replaced(jail: CodeVerifier, which:
 
 def test_a_job_killed_at_once_is_one_job_and_no_more(jail: CodeVerifier) -> None:
     with contextlib.closing(Sandbox(jail.tier())) as sandbox:
-        for _ in range(20):
-            sandbox.start(Limits()).close()  # killed before or after its process took it
         sandbox.self_check()
+        assert idle(sandbox, jail.tier())
+        for _ in range(20):
+            ended = sandbox.start(Limits()).close()  # killed before or after its process took it
+            assert (ended.status, ended.killed) in ((None, None), (signal.SIGKILL, None))
+        assert idle(sandbox, jail.tier())  # none is left over, none is missing
+        session = sandbox.start(Limits())
+        session.send({"mode": "stdio", "source": "print(6 * 7)\n"})
+        session.wait(time.monotonic() + 20)
+        assert session.close().status == 0
+        assert session.stdout == b"42\n"
 
 
 def test_the_environment_is_the_same_everywhere(jail: CodeVerifier) -> None:

@@ -1,14 +1,13 @@
-"""Nothing is left of many executions (ten thousand: `benchmarks/sandbox.py leaks`), and the benchmark itself works."""
+"""Nothing is left of many executions (ten thousand: `benchmarks/sandbox_leaks.py`), and the benchmarks work."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from benchmark_scripts import script
 
 from verifiers.code import CodeVerifier
 from verifiers.sandbox import probe
@@ -18,27 +17,25 @@ pytestmark = pytest.mark.skipif(not probe()["tier"], reason=f"no isolation here:
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "sandbox.py"
-    spec = importlib.util.spec_from_file_location("sandbox_benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["sandbox_benchmark"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("sandbox")
+
+
+@pytest.fixture(scope="module")
+def leaks() -> ModuleType:
+    return script("sandbox_leaks")
 
 
 @pytest.mark.parametrize("tier", ["T1", "T2"])
-def test_nothing_is_left_of_three_hundred_executions(benchmark: ModuleType, tier: str) -> None:
+def test_nothing_is_left_of_three_hundred_executions(leaks: ModuleType, tier: str) -> None:
     if (tier == "T1" and probe()["tier"] != "T1") or (tier == "T2" and not probe()["landlock_abi"]):
         pytest.skip(f"no {tier} here")
-    assert benchmark.leaks(300, tier) == {}
+    assert leaks.leaks(300, tier) == {}
 
 
-def test_a_leak_would_be_seen(benchmark: ModuleType, tmp_path: Path) -> None:
-    before = benchmark.settled(None)
+def test_a_leak_would_be_seen(leaks: ModuleType, tmp_path: Path) -> None:
+    before = leaks.settled(None)
     with open(tmp_path / "held", "w"):
-        after = benchmark.settled(None)
+        after = leaks.settled(None)
     assert {name for name in before if before[name] != after[name]} == {"descriptors"}
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ class Task:
         return {"mode": mode, "source": self.source, "whole": self.whole, **more}
 
 
-class Jobs:
+class Jobs(ABC):
     """Starts the jobs of one task and sees to their end. `borrow` gives a context manager over a Sandbox."""
 
     def __init__(self, task: Task, borrow: Callable[[], contextlib.AbstractContextManager[Any]]) -> None:
@@ -56,9 +57,9 @@ class Jobs:
         self.usage: list[Ended] = []
         self.python = ""
 
+    @abstractmethod
     def judge(self) -> Outcome:
         """The outcome, or a Stop that carries it."""
-        raise NotImplementedError
 
     def run(self) -> Outcome:
         """The outcome. Raises SandboxError (worth a retry) and TestsError."""

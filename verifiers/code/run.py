@@ -119,7 +119,7 @@ class StdioRunner(Jobs):
     def _run_checker(self, checker: Checker, stdin: str, expected: str, printed: str) -> bool:
         texts = {"input": stdin, "expected": expected, "output": printed}
         first = {"mode": "checker", "source": checker.code, "files": texts, "arguments": checker.arguments}
-        jobs = Jobs(self.task, self.borrow)  # its own: what a checker uses is not the program's
+        jobs = StdioRunner(self.task, self.borrow)  # its own: what a checker uses is not the program's
         try:
             with jobs.job() as session:
                 session.leave_alone()
