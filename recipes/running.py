@@ -89,7 +89,7 @@ def _has_rows(folder: RunFolder) -> bool:
 def _take_back(folder: RunFolder) -> None:
     """Leave nothing of a first run that was refused."""
     folder.recipe.unlink()
-    for name in ("manifest.json", "model"):
+    for name in ("manifest.json", "model", "documents.jsonl"):
         (folder.root / name).unlink(missing_ok=True)
     for path in (folder.base, folder.round(0), *(folder.root / name for name in ("pairs", "curated"))):
         shutil.rmtree(path, ignore_errors=True)

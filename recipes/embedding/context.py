@@ -83,8 +83,8 @@ class Context:
     workers: int
     progress: Progress
     encoders: Encoders
-    example: str = "QUERY"
-    """A held-out query, once they are known, to try the model with."""
+    example: tuple[str, str] = ("QUERY", "")
+    """A held-out query and its instruction, once they are known, to try the model with."""
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -16,17 +16,21 @@ if TYPE_CHECKING:
     from recipes.embedding.context import Context
     from recipes.embedding.schema import EmbeddingRecipe
 
+DOCUMENTS = "documents.jsonl"
+"""Of a run: what its pairs have for documents."""
 QUERY_CHARACTERS = 60
 
 
 def end_lines(ctx: Context) -> list[str]:
-    """Where the model is, and the two commands that search with it."""
-    model, index = ctx.folder.root / "model", ctx.folder.root / "index"
-    query = " ".join(ctx.example.split())[:QUERY_CHARACTERS]
+    """Where the model is, and two commands that search the run's own documents with it."""
+    root = ctx.folder.root
+    model, documents, index = (shlex.quote(str(root / name)) for name in ("model", DOCUMENTS, "index"))
+    query, instruction = (" ".join(text.split()) for text in ctx.example)
+    told = f" --instruction {shlex.quote(instruction)}" if instruction else ""
     return [
-        f"model: {model}",
-        f"try it: synth index --model {shlex.quote(str(model))} --input DOCS.jsonl --out {shlex.quote(str(index))}",
-        f"        synth search {shlex.quote(str(index))} {shlex.quote(query)}",
+        f"model: {root / 'model'}",
+        f"try it: synth index --model {model} --input {documents} --out {index}{told}",
+        f"        synth search {index} {shlex.quote(query[:QUERY_CHARACTERS])}",
     ]
 
 

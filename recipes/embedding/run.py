@@ -9,20 +9,24 @@ What is on disk is never made again: a stopped run goes on inside the step it wa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from recipes.embedding import writing
 from recipes.embedding.context import Context, Tuned, prepare
-from recipes.embedding.curated import Pairs, all_pairs, decided, judged
+from recipes.embedding.curated import HELD_OUT, Pairs, all_pairs, decided, judged
 from recipes.embedding.measure import Exam, all_sets, exam_of, texts_of
-from recipes.embedding.report import end_lines, write_card
+from recipes.embedding.report import DOCUMENTS, end_lines, write_card
 from recipes.embedding.rounds import run_rounds
+from recipes.embedding.schema import Beir
 from recipes.progress import Progress
 from recipes.report import funnel_text, plot_scores, summary_text
 from recipes.running import closed_rounds, running
+from synth.curate.text import normalise
 from synth.records import schemas
 from synth.records.errors import WorkError
+from synth.records.ids import content_hash
+from synth.records.jsonl import write_jsonl
 from synth.store import RunFolder, Stage
 
 if TYPE_CHECKING:
@@ -96,12 +100,29 @@ def curated_pairs(ctx: Context) -> tuple[Pairs, Exam | None]:
         pairs = _decided(ctx)
         stage.write(pairs.rows, {"funnel": pairs.funnel})
     pairs = Pairs(stage.rows(), stage.manifest()["funnel"])
+    documents = ctx.folder.root / DOCUMENTS
+    if not documents.exists():
+        write_jsonl(documents, documents_of(ctx, pairs))
     if recipe.train.method == "none":
         return pairs, None
     exam = exam_of(recipe, all_sets(recipe, ctx.sets, pairs.held_out))
     for first in exam.own[:1]:
-        ctx.example = first.queries[next(iter(first.judged))]
+        query = next(iter(first.judged))
+        ctx.example = (first.queries[query], first.instructions.get(query, first.instruction))
     return pairs, exam
+
+
+def documents_of(ctx: Context, pairs: Pairs) -> Iterator[Row]:
+    """{id, text} of what the run's pairs and held-out pairs have for documents, each once (case and blanks aside): an
+    index to try the model with. Folders in BEIR's layout have a corpus of their own."""
+    texts = [row["positive"] for row in pairs.rows if row["decision"] in ("kept", HELD_OUT)]
+    for name, found in ctx.sets.items():
+        if not isinstance(ctx.recipe.domains[name].held_out, Beir):
+            texts += found.corpus.values()
+    first: dict[str, str] = {}
+    for text in texts:
+        first.setdefault(content_hash("document", normalise(text)), text)
+    yield from ({"id": name, "text": text} for name, text in sorted(first.items()))
 
 
 def _decided(ctx: Context) -> Pairs:

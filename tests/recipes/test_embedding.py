@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,16 @@ def test_a_finished_run_does_nothing_and_tells_the_table_again(
     assert "nothing was left to do: 2 rounds are closed" in said
     assert "it (24 queries)" in said
     assert f"model: {out / 'model'}" in said
-    assert f"synth index --model {out / 'model'} --input" in said
-    assert f"synth search {out / 'index'} 'what is the" in said
+    index, search = (shlex.split(line) for line in said.splitlines()[-2:])
+    capsys.readouterr()
+    assert main(index[3:]) == 0
+    assert main([*search[1:], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert search[-1] in {row["query"] for row in pairs(TOPICS[8:], seed=1)}
+    documents = {row["id"]: row["text"] for row in read_jsonl(out / "documents.jsonl")}
+    assert set(documents.values()) == {row["positive"] for row in [*pairs(), *pairs(TOPICS[8:], seed=1)]}
+    assert len(found["results"]) == 10
+    assert all(documents[each["id"]] == each["text"] for each in found["results"])
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
