@@ -70,7 +70,8 @@ class Encoder:
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode():
+            # Not inference mode: what a model keeps of its positions would be lost to a training that goes on.
+            with torch.no_grad():
                 for group in partition([len(row) for row in rows], self.budget):
                     batch = self.tokens.batch([rows[i] for i in group])
                     vectors[group] = self.forward(self.model, batch).cpu().numpy()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Tokenizers without a limit of their own say so by a number far beyond any.
 NO_LIMIT = 10**9
+# Texts that are tokenised in one call: what a tokenizer tells besides the ids is many times as large.
+AT_ONCE = 4096
 
 
 class Tokens:
@@ -31,14 +33,16 @@ class Tokens:
         """Token ids of each text, int32 [T], special tokens included, cut to the tokenizer's limit."""
         import numpy as np
 
-        if not texts:
-            return []
         limited = self.tokenizer.model_max_length < NO_LIMIT
-        found = self.tokenizer(
-            list(texts), truncation=limited, return_attention_mask=False, return_token_type_ids=False
-        )["input_ids"]
-        # A text without a single token is read as one that says nothing.
-        return [np.asarray(ids or [self.tokenizer.pad_token_id], dtype=np.int32) for ids in found]
+        rows: list[np.ndarray] = []
+        for start in range(0, len(texts), AT_ONCE):
+            found = self.tokenizer(
+                list(texts[start : start + AT_ONCE]), truncation=limited, return_attention_mask=False,
+                return_token_type_ids=False,
+            )["input_ids"]  # fmt: skip
+            # A text without a single token is read as one that says nothing.
+            rows += [np.asarray(ids or [self.tokenizer.pad_token_id], dtype=np.int32) for ids in found]
+        return rows
 
     def forget_calls(self) -> None:
         """Take back the truncation and padding that calls leave in a fast tokenizer, and that it would save."""
