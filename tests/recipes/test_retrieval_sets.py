@@ -243,6 +243,7 @@ def test_what_mteb_has_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- Beside a peer -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_metrics_agree_with_sentence_transformers() -> None:
     pytest.importorskip("sentence_transformers")
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
