@@ -57,7 +57,7 @@ def test_a_folder_without_layout_is_read_by_its_kind(bert: Path, tmp_path: Path)
 
     def pooling(folder: Path, options: ContrastiveOptions | None = None) -> str:
         model = trainers.open_encoder(str(folder), options=options, device="cpu").model
-        return next(module.pooling_mode for module in model if isinstance(module, Pooling))
+        return str(next(module.pooling_mode for module in model if isinstance(module, Pooling)))
 
     assert pooling(bert) == "mean"
     assert pooling(tiny_embedders.decoder(tmp_path / "head")) == "lasttoken"

@@ -28,7 +28,7 @@ BASE = ContrastiveOptions(
 # Options that change the weights, each by itself.
 LEARNED: dict[str, Any] = {
     "max_steps": 3,
-    "batch_size": 5,
+    "batch_size": 6,
     "temperature": 0.05,
     "hard_negatives": 1,
     "symmetric": True,

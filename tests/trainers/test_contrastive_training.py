@@ -374,6 +374,22 @@ def test_a_decoder_with_adapter(tmp_path: Path, folder: Make) -> None:
             assert moved == any(part in name for part in ("_proj",)), name
 
 
+def test_a_decoder_learns_the_same_on_both_padding_sides(tmp_path: Path) -> None:
+    """Positions are relative: on which side a neighbour's length shows must not matter."""
+    results = []
+    for side in ("left", "right"):
+        start = tiny_embedders.decoder(tmp_path / side, padding_side=side)
+        tiny_embedders.laid_out(start, "lasttoken")
+        seen: list[str] = []
+        result = trainers.train_embedder(
+            str(start), ROWS, tmp_path / f"{side}-tuned", replace(OPTIONS, lr=1e-3), 5,
+            lambda encoder, _step, seen=seen: {"sides": seen.append(encoder.tokens.tokenizer.padding_side) or 0},
+        )  # fmt: skip
+        assert seen == [side]
+        results.append([entry["loss"] for entry in result.logs])
+    assert results[0] == pytest.approx(results[1], rel=1e-3)
+
+
 @pytest.mark.parametrize(("save_dtype", "stored"), [("auto", "float32"), ("bfloat16", "bfloat16")])
 def test_weights_are_saved_as_asked(tmp_path: Path, folder: Make, save_dtype: Any, stored: str) -> None:
     options = replace(OPTIONS, max_steps=1, save_dtype=save_dtype)
@@ -417,7 +433,9 @@ def test_caller_keeps_its_random_state_and_threads(tmp_path: Path, folder: Make)
         return [float(torch.rand(1)), random.random(), float(np.random.rand())]
 
     def seed() -> None:
-        torch.manual_seed(1), random.seed(1), np.random.seed(1)
+        torch.manual_seed(1)
+        random.seed(1)
+        np.random.seed(1)
 
     seed()
     expected = draws()
@@ -527,4 +545,6 @@ def test_two_ranks_train_as_one(tmp_path: Path, folder: Make) -> None:
             assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3, abs=1e-5)
         one, two = (tiny_models.weights(tmp_path / f"{name}-{number}") for name in ("one", "two"))
         for name in one:
-            torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+            # Attention is blind to the keys' bias: its gradient is rounding, which AdamW makes whole steps of.
+            if not name.endswith("key.bias"):
+                torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
