@@ -1,0 +1,251 @@
+"""How much better `embed-code-search` makes its embedder, and what each of its ingredients earns.
+
+    python benchmarks/embedding_gain.py --out runs/embedding-gain --model FOLDER --data FOLDER [--arms shipped plain]
+
+For every rng_seed the standard library's modules are divided anew: 400 functions of some of them (docstring to
+function, name and docstring removed) are what is searched, and the other modules' functions are tuned on. Each arm is
+one run: the recipe as shipped, the recipe with one ingredient taken out (or put in, where it ships without), `plain`
+with none of them. Besides, every model ranks HumanEval's solutions by their problem's text (transfer) and STS-B's
+sentence pairs (what tuning must not cost). --data holds `humaneval/` and `stsb/`.
+
+Everything lies in --out; a second call goes on where the first was stopped. Prints a Markdown table and writes it with
+all numbers to --out/gain.json. Intervals of means over rng_seeds are Student's t.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import gzip
+import json
+import os
+import shutil
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import Any
+
+from demo_gain import over_seeds  # type: ignore[reportMissingImports]
+
+from recipes import run
+from recipes.runner import evaluate_stage
+from recipes.settings import load_any
+from synth.records.ids import content_hash
+from synth.records.jsonl import write_json, write_jsonl
+from synth.store import RunFolder, read_json, read_parts
+
+HELD_OUT = 400
+"""Pairs that are searched."""
+LARGEST = 120
+"""Modules with more functions are always tuned on: a few of them would be the whole test."""
+LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+DOMAIN = "domains.functions"
+PROMPT = "Given a description of what a function does, retrieve the Python function that does it."
+# What takes an ingredient out of the recipe, and what puts it in.
+INGREDIENTS = {
+    "negatives": ("train.hard_negatives=0", "train.hard_negatives=1"),
+    "verification": (f"{DOMAIN}.verifier=null", f"{DOMAIN}.verifier=pairs"),
+    "guide": ("train.guide=null", "train.guide=MODEL"),
+    "prompts": (f"{DOMAIN}.instruction=", f"{DOMAIN}.instruction={PROMPT}"),
+}
+ARMS = ("shipped", *INGREDIENTS, "plain")
+METRIC = "ndcg@10"
+
+
+def mined(out: Path) -> list[dict[str, Any]]:
+    """All pairs that the recipe mines from the standard library, with the `module` each function is in."""
+    recipe = load_any("embed-code-search").resolved()
+    domains = {
+        name: {"train": domain["train"], "generator": domain["generator"]}
+        for name, domain in recipe["domains"].items()
+    }
+    run({"name": "pairs", "kind": "generate", "domains": domains, "curate": {"decontaminate": None}}, out)
+    root = Path(sysconfig.get_path("stdlib"))
+    rows = []
+    for row in read_parts(RunFolder(out).round(0) / "dataset"):
+        if row["decision"] == "kept":
+            place = Path(json.loads(row["meta"])["path"]).relative_to(root)
+            module = place.parts[0].removesuffix(".py")
+            rows.append({"query": row["query"], "positive": row["positive"], "module": module})
+    return rows
+
+
+def divided(rows: list[dict[str, Any]], rng_seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Pairs to tune on and `HELD_OUT` pairs of other modules, whole modules drawn by a hash."""
+    sizes: dict[str, int] = {}
+    for row in rows:
+        sizes[row["module"]] = sizes.get(row["module"], 0) + 1
+    taken: set[str] = set()
+    for module in sorted(sizes, key=lambda name: content_hash("split", rng_seed, name)):
+        if sizes[module] <= LARGEST and sum(sizes[name] for name in taken) < HELD_OUT:
+            taken.add(module)
+    apart = [row for row in rows if row["module"] in taken]
+    apart.sort(key=lambda row: content_hash("draw", rng_seed, row["query"], row["positive"]))
+    return [row for row in rows if row["module"] not in taken], apart[:HELD_OUT]
+
+
+def transfer_rows(data: Path) -> list[dict[str, Any]]:
+    """HumanEval: the text of each problem, and its canonical solution."""
+    rows = []
+    with gzip.open(data / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as handle:
+        for line in handle:
+            problem = json.loads(line)
+            tree = ast.parse(problem["prompt"] + "    pass\n")
+            named = next(
+                node for node in ast.walk(tree) if getattr(node, "name", "") == problem["entry_point"]
+            )
+            assert isinstance(named, ast.FunctionDef)
+            text = (ast.get_docstring(named) or "").split(">>>")[0]
+            rows.append({"query": " ".join(text.split()), "positive": problem["canonical_solution"]})
+    return [row for row in rows if row["query"]]
+
+
+class Experiment:
+    """One rng_seed: its division of the modules, and the runs on it."""
+
+    def __init__(self, rng_seed: int, args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+        self.rng_seed, self.args = rng_seed, args
+        self.folder = args.out / f"rng-seed-{rng_seed}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tuning, held_out = divided(rows, rng_seed)
+        write_jsonl(self.folder / "tuning.jsonl", tuning)
+        write_jsonl(self.folder / "held_out.jsonl", held_out)
+        write_jsonl(self.folder / "transfer.jsonl", transfer_rows(args.data))
+        self.sizes = {"tuning": len(tuning), "held_out": len(held_out)}
+
+    def recipe(self, changes: tuple[str, ...] = ()) -> Any:
+        """The shipped recipe on this division, the ingredients named in `changes` taken out."""
+        shipped = load_any("embed-code-search", [f"model={self.args.model}"])
+        functions = shipped.resolved()["domains"]["modules"]
+        domain = {
+            "train": {"path": str(self.folder / "tuning.jsonl")},
+            "held_out": {"path": str(self.folder / "held_out.jsonl")},
+            **{key: functions[key] for key in ("verifier", "instruction")},
+        }
+        fixed = (
+            f"rng_seed={self.rng_seed}",
+            f"model={self.args.model}",
+            f"domains={json.dumps({'functions': domain})}",
+            *([f"train.guide={self.args.model}"] if shipped.train.guide else []),
+            f"evaluate.sts={json.dumps([str(self.args.data / 'stsb' / 'sts-test.csv')])}",
+        )
+        return load_any("embed-code-search", [*fixed, *self.args.set, *changes])
+
+    def transfer(self) -> Any:
+        """The same with HumanEval's solutions to be found."""
+        held_out = str(self.folder / "transfer.jsonl")
+        return load_any(self.recipe().resolved(), [f"{DOMAIN}.held_out.path={held_out}", "evaluate.sts=[]"])
+
+    def arm_recipe(self, name: str) -> tuple[str, Any]:
+        """An arm's label in the table, and its recipe."""
+        shipped = self.recipe()
+        if name == "shipped":
+            return "shipped", shipped
+        if name == "plain":
+            return "plain", self.recipe(tuple(out for out, _ in INGREDIENTS.values()))
+        out, into = INGREDIENTS[name]
+        without = self.recipe((out,))
+        if without.identity() != shipped.identity():
+            return f"shipped, without {name}", without
+        return f"shipped, with {name}", self.recipe((into.replace("MODEL", self.args.model),))
+
+    def arm(self, name: str) -> dict[str, Any]:
+        """Scores of the base and of what this arm tuned; read from disk if it is finished."""
+        label, recipe = self.arm_recipe(name)
+        stored = self.folder / f"{name}.json"
+        made_with = content_hash(recipe.identity())
+        found = read_json(stored)
+        if found is not None:
+            if found["recipe"] != made_with:
+                raise SystemExit(
+                    f"{stored} was measured with another recipe: choose another --out, or --fresh"
+                )
+            return found
+        print(f"== rng_seed {self.rng_seed}: {name}", flush=True)
+        place = self.folder / name
+        started = time.monotonic()
+        metrics = run(recipe, place).rounds[-1]
+        seconds = time.monotonic() - started
+        found = {"recipe": made_with, "label": label, "seconds": seconds, "timings": metrics["timings"]}
+        for model, path in (("base", self.args.model), ("model", place / "round-00" / "model")):
+            told = evaluate_stage(
+                self.transfer(), str(path), str(self.folder / f"transfer-{place.name}-{model}.json")
+            )
+            found[model] = {**flat(metrics[model]), "transfer": told["scores"]["functions"][METRIC]["value"]}
+        write_json(stored, found)
+        return found
+
+
+def flat(scores: dict[str, Any]) -> dict[str, float]:
+    """{"search": nDCG@10, "sts": Spearman} of a run's scores."""
+    sts = next(name for name in scores if name != "functions")
+    return {"search": scores["functions"][METRIC]["value"], "sts": scores[sts]["spearman"]["value"]}
+
+
+MEASURED = {"search": "docstring to function", "transfer": "HumanEval", "sts": "STS-B"}
+
+
+def table(results: dict[int, dict[str, dict[str, Any]]]) -> str:
+    """The Markdown table: means in percent over rng_seeds, the difference to the shipped recipe, seconds."""
+    head = " | ".join(f"{title} [95 %]" for title in MEASURED.values())
+    lines = [f"| arm | {head} | less shipped | seconds |", "|---" * 6 + "|"]
+    first = next(iter(results.values()))
+    bases = [next(iter(found.values()))["base"] for found in results.values()]
+    lines.append(f"| base | {' | '.join(_cell([each[key] for each in bases]) for key in MEASURED)} | | |")
+    for name in first:
+        found = [arms[name] for arms in results.values()]
+        cells = [_cell([each["model"][key] for each in found]) for key in MEASURED]
+        seconds = sum(each["seconds"] for each in found) / len(found)
+        less = ""
+        if name != "shipped" and "shipped" in first:
+            whole = [arms["shipped"]["model"]["search"] for arms in results.values()]
+            parts = [each["model"]["search"] for each in found]
+            less = _cell([part - all_of_it for part, all_of_it in zip(parts, whole, strict=True)], "+")
+        lines.append(f"| {first[name]['label']} | {' | '.join(cells)} | {less} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float], sign: str = "") -> str:
+    told = over_seeds(values)
+    shown = f"{100 * told['value']:{sign}.1f}"
+    return (
+        shown
+        if told["low"] is None
+        else f"{shown} [{100 * told['low']:{sign}.1f}, {100 * told['high']:{sign}.1f}]"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Measure what tuning an embedder gains; resumable.")
+    parser.add_argument("--out", type=Path, required=True, help="folder of all runs; call again to go on")
+    parser.add_argument("--model", required=True, help="folder of all-MiniLM-L6-v2")
+    parser.add_argument("--data", type=Path, required=True, help="folder with humaneval/ and stsb/")
+    parser.add_argument("--rng-seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    parser.add_argument("--set", action="append", default=[], help="change the recipe, as in `synth run`")
+    parser.add_argument("--fresh", action="store_true", help="delete what --out holds first")
+    args = parser.parse_args(arguments)
+    args.data = args.data.resolve()
+    # As the command line does: beside another process, threads that spin while they wait cost it its core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if args.fresh and args.out.exists():
+        shutil.rmtree(args.out)
+    rows = mined(args.out / "pairs")
+    results: dict[int, dict[str, dict[str, Any]]] = {}
+    for rng_seed in args.rng_seeds:
+        experiment = Experiment(rng_seed, args, rows)
+        results[rng_seed] = {}
+        for name in args.arms:
+            results[rng_seed][name] = experiment.arm(name)
+            whole = {seed: found for seed, found in results.items() if len(found) == len(args.arms)}
+            shown = table(whole or results)
+            write_json(
+                args.out / "gain.json", {"table": shown, "results": results, "sizes": experiment.sizes}
+            )
+        print(f"\nafter rng_seeds {list(results)} ({experiment.sizes}):\n\n{shown}\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
