@@ -60,7 +60,8 @@ def mined(out: Path) -> list[dict[str, Any]]:
         name: {"train": domain["train"], "generator": domain["generator"]}
         for name, domain in recipe["domains"].items()
     }
-    run({"name": "pairs", "kind": "generate", "domains": domains, "curate": {"decontaminate": None}}, out)
+    tree = {"name": "pairs", "kind": "generate", "domains": domains, "curate": {"decontaminate": None}}
+    run(load_any(tree), out)
     root = Path(sysconfig.get_path("stdlib"))
     rows = []
     for row in read_parts(RunFolder(out).round(0) / "dataset"):
@@ -127,7 +128,7 @@ class Experiment:
             f"rng_seed={self.rng_seed}",
             f"model={self.args.model}",
             f"domains={json.dumps({'functions': domain})}",
-            *([f"train.guide={self.args.model}"] if shipped.train.guide else []),
+            *([f"train.guide={self.args.model}"] if shipped.resolved()["train"]["guide"] else []),
             f"evaluate.sts={json.dumps([str(self.args.data / 'stsb' / 'sts-test.csv')])}",
         )
         return load_any("embed-code-search", [*fixed, *self.args.set, *changes])
@@ -207,13 +208,9 @@ def table(results: dict[int, dict[str, dict[str, Any]]]) -> str:
 
 
 def _cell(values: list[float], sign: str = "") -> str:
-    told = over_seeds(values)
-    shown = f"{100 * told['value']:{sign}.1f}"
-    return (
-        shown
-        if told["low"] is None
-        else f"{shown} [{100 * told['low']:{sign}.1f}, {100 * told['high']:{sign}.1f}]"
-    )
+    told = over_seeds([100 * value for value in values])
+    shown = f"{told['value']:{sign}.1f}"
+    return shown if told["low"] is None else f"{shown} [{told['low']:{sign}.1f}, {told['high']:{sign}.1f}]"
 
 
 def main(arguments: list[str] | None = None) -> int:
