@@ -60,7 +60,8 @@ def _reason_lines(found: Mapping[str, Any], asked: int, most: int, width: int) -
         if example.get("sample_id") is None and example.get("evidence"):  # a row that never became a sample
             lines.append(f"      {show_text(example['evidence'], width - 6)}")
             continue
-        lines.append(f"      {show_text(example.get('prompt', ''), width - 6)}")
+        if example.get("prompt"):  # what was mined or read answers none
+            lines.append(f"      {show_text(example['prompt'], width - 6)}")
         lines.append(f"   -> {show_text(example.get('completion', ''), width - 6)}")
         if example.get("matched_id"):
             lines.append(f"      matches {show_text(example['matched_id'], width - 14)}")

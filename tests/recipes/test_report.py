@@ -63,6 +63,14 @@ def test_funnel_text_shows_the_top_reasons_and_counts_the_rest():
     assert "4 further reasons: 10 samples" in text
 
 
+def test_funnel_text_shows_no_line_for_a_prompt_that_a_row_never_had():
+    example = {"sample_id": "1", "prompt": "", "completion": "def f(): ..."}
+    found = {"it": {"asked": 1, "kept": 0}, "reasons": {"it": {"too_short": {"count": 1, "example": example}}}}
+    lines = funnel_text(found).split("\n")
+    assert "   -> def f(): ..." in lines
+    assert all(line.strip() for line in lines)
+
+
 def test_funnel_text_of_nothing_still_says_so():
     assert "math" in funnel_text({"math": {"asked": 0}})
     assert funnel_text({"reasons": {}}).startswith("funnel")
