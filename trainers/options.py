@@ -6,13 +6,18 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
+from trainers.method_options import (
+    FORBID_UNKNOWN,
+    SCHEDULES,
+    AntidoteOptions,
+    BoosterOptions,
+    LisaOptions,
+    RepNoiseOptions,
+    VaccineOptions,
+    require,
+)
+
 TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
-
-
-def _require(good: bool, name: str, seen: object, fix: str) -> None:
-    if not good:
-        raise ValueError(f"{name}: seen {seen!r}; {fix}")
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,10 @@ class LoraOptions:
     """Names of the layers that get an adapter; `all-linear` is every linear layer but the output head."""
 
     def __post_init__(self) -> None:
-        _require(self.r >= 1, "lora.r", self.r, "use a rank of at least 1")
-        _require(self.alpha > 0, "lora.alpha", self.alpha, "use a positive number")
-        _require(0 <= self.dropout < 1, "lora.dropout", self.dropout, "use a share in [0, 1)")
-        _require(len(self.target_modules) > 0, "lora.target_modules", self.target_modules, "name a layer")
+        require(self.r >= 1, "lora.r", self.r, "use a rank of at least 1")
+        require(self.alpha > 0, "lora.alpha", self.alpha, "use a positive number")
+        require(0 <= self.dropout < 1, "lora.dropout", self.dropout, "use a share in [0, 1)")
+        require(len(self.target_modules) > 0, "lora.target_modules", self.target_modules, "name a layer")
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,9 @@ class EarlyStopping:
     """Export the weights of the best evaluation instead of the last ones."""
 
     def __post_init__(self) -> None:
-        _require(self.mode in ("min", "max"), "early_stopping.mode", self.mode, "use min or max")
-        _require(self.patience >= 1, "early_stopping.patience", self.patience, "use at least 1")
-        _require(self.min_delta >= 0, "early_stopping.min_delta", self.min_delta, "use 0 or more")
+        require(self.mode in ("min", "max"), "early_stopping.mode", self.mode, "use min or max")
+        require(self.patience >= 1, "early_stopping.patience", self.patience, "use at least 1")
+        require(self.min_delta >= 0, "early_stopping.min_delta", self.min_delta, "use 0 or more")
 
 
 @dataclass(frozen=True)
@@ -113,51 +118,58 @@ class TrainOptions:
     """Experiment trackers fed through accelerate: tensorboard, wandb, trackio, mlflow."""
     threads: int | None = None
     """CPU threads of the numeric kernels; null leaves OMP_NUM_THREADS or torch's default."""
+    booster: BoosterOptions | None = None
+    """Of method `booster`; null takes the defaults, as in the four below. Another method refuses the section."""
+    vaccine: VaccineOptions | None = None
+    """Of method `vaccine`."""
+    repnoise: RepNoiseOptions | None = None
+    """Of method `repnoise`."""
+    lisa: LisaOptions | None = None
+    """Of method `lisa`."""
+    antidote: AntidoteOptions | None = None
+    """Of method `antidote`."""
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, "epochs", self.epochs, "use at least 1")
-        _require(
+        require(self.epochs >= 1, "epochs", self.epochs, "use at least 1")
+        require(
             self.max_steps is None or self.max_steps >= 1,
             "max_steps",
             self.max_steps,
             "use at least 1 or null",
         )
         for name in ("batch_size", "save_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
         for name in ("micro_batch_tokens", "max_length", "eval_every", "threads"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, name, value, "use at least 1 or null")
-        _require(math.isfinite(self.lr) and self.lr >= 0, "lr", self.lr, "use a number of 0 or more")
-        schedules = ("cosine", "linear", "constant")
-        _require(self.schedule in schedules, "schedule", self.schedule, f"use one of {', '.join(schedules)}")
-        _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "use 0 or more")
-        _require(0 <= self.min_lr_ratio <= 1, "min_lr_ratio", self.min_lr_ratio, "use a share in [0, 1]")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "use 0 or more")
+            require(value is None or value >= 1, name, value, "use at least 1 or null")
+        require(math.isfinite(self.lr) and self.lr >= 0, "lr", self.lr, "use a number of 0 or more")
+        require(self.schedule in SCHEDULES, "schedule", self.schedule, f"use one of {', '.join(SCHEDULES)}")
+        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "use 0 or more")
+        require(0 <= self.min_lr_ratio <= 1, "min_lr_ratio", self.min_lr_ratio, "use a share in [0, 1]")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "use 0 or more")
         betas = tuple(self.betas)
-        _require(
+        require(
             len(betas) == 2 and all(0 <= b < 1 for b in betas),
             "betas",
             self.betas,
             "use two numbers in [0, 1)",
         )
         object.__setattr__(self, "betas", betas)
-        _require(self.eps > 0, "eps", self.eps, "use a positive number")
+        require(self.eps > 0, "eps", self.eps, "use a positive number")
         norm = self.max_grad_norm
-        _require(
-            norm is None or norm > 0, "max_grad_norm", norm, "use a positive number, or null to not clip"
-        )
+        require(norm is None or norm > 0, "max_grad_norm", norm, "use a positive number, or null to not clip")
         for name in ("dtype", "save_dtype"):
             value = getattr(self, name)
-            _require(value in ("auto", "float32", "bfloat16"), name, value, "use auto, float32 or bfloat16")
-        _require(
+            require(value in ("auto", "float32", "bfloat16"), name, value, "use auto, float32 or bfloat16")
+        require(
             self.attention in ("auto", "sdpa", "eager"),
             "attention",
             self.attention,
             "use auto, sdpa or eager",
         )
         for name in self.trackers:
-            _require(name in TRACKERS, "trackers", name, f"use some of {', '.join(TRACKERS)}")
-        _require(
+            require(name in TRACKERS, "trackers", name, f"use some of {', '.join(TRACKERS)}")
+        require(
             self.early_stopping is None or self.eval_every is not None,
             "early_stopping", "without eval_every", "set eval_every",
         )  # fmt: skip
@@ -189,13 +201,13 @@ class ScratchOptions:
     """One matrix for input embedding and output head."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.architecture in ("llama", "qwen2"), "architecture", self.architecture, "use llama or qwen2"
         )
-        _require(
+        require(
             self.vocab_size >= 258, "vocab_size", self.vocab_size, "use at least 258 (bytes and specials)"
         )
         for name in ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "max_position"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
-        _require(self.hidden_size % (2 * self.heads) == 0, "heads", self.heads, "must divide hidden_size / 2")
-        _require(self.heads % self.kv_heads == 0, "kv_heads", self.kv_heads, "must divide heads")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+        require(self.hidden_size % (2 * self.heads) == 0, "heads", self.heads, "must divide hidden_size / 2")
+        require(self.heads % self.kv_heads == 0, "kv_heads", self.kv_heads, "must divide heads")
