@@ -66,14 +66,14 @@ class Lisa(Method):
             self.anchor = {key: tensor.detach().clone() for key, tensor in tensors.items()}
         logs = sft.step(model, batches[name])
         pulled = torch.zeros_like(logs["loss"])
-        for key, anchor in self.anchor.items():
-            away = tensors[key].detach() - anchor
+        # In the model's order, not that of an anchor read back from a file: sums of floats depend on it.
+        for key, tensor in tensors.items() if self.anchor else ():
+            away = tensor.detach() - self.anchor[key]
             pulled += away.square().sum()
-            grad = tensors[key].grad
-            if grad is None:
-                tensors[key].grad = away * self.options.rho
+            if tensor.grad is None:
+                tensor.grad = away * self.options.rho
             else:
-                grad.add_(away, alpha=self.options.rho)
+                tensor.grad.add_(away, alpha=self.options.rho)
         logs["proximal"] = pulled * (self.options.rho / 2)
         logs["aligning"] = torch.full_like(pulled, float(name == "alignment"))
         return logs
