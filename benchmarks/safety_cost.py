@@ -1,26 +1,28 @@
 """What a step of the safety methods costs beside a step of SFT: time and memory.
 
-    python benchmarks/safety_cost.py [--rounds 9] [--threads 1] [--lora] [--small]
+    python benchmarks/safety_cost.py [--rounds 9] [--threads 1] [--lora]
 
-A random Llama of 5.6M parameters, steps of ten rows of 96 to 128 tokens, half of them answer, and as many harmful
-rows; a step is the method's gradient, the clipping and AdamW. Every round takes each method's steps one after the
-other, SFT first; the ratio of a round is to its own SFT step, and the table gives the median over the rounds and the
-smallest and largest. Wall time is what a user waits; CPU time hardly sees what else the machine does.
+Time: a random Llama of 5.6M parameters, steps of ten rows of 96 to 128 tokens, half of them answer, and as many
+harmful rows; a step is the method's gradient, the clipping and AdamW. Every round takes each method's steps one after
+the other, SFT first; the ratio of a round is to its own SFT step, and the table gives the median over the rounds and
+the smallest and largest. Wall time is what a user waits; CPU time hardly sees what else the machine does.
 
-Memory is the peak of a process that takes two steps, less that of a process which does the same with SFT, in copies of
-the trained tensors (float32). `--small` has rows of 16 tokens there, so that copies of weights, not activations, make
-the peak.
+Memory (Linux): the peak of a process that takes two steps of a Llama of 29M parameters with rows of up to 16 tokens,
+less that of a process which does the same with SFT, in copies of the trained tensors (float32). Rows are so short that
+weights, not activations, make the peak; what Vaccine and RepNoise hold of activations grows with the rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
-import resource
+import re
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from trainers.core.batching import Example, micro_batches
@@ -30,6 +32,8 @@ from trainers.methods import make
 from trainers.options import LoraOptions, TrainOptions
 
 VOCAB, ROWS = 2000, 10
+# hidden_size, layers, most tokens of a row
+TIMED, WEIGHED = (256, 6, 128), (512, 8, 16)
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sft": ("sft", {}),
     "booster": ("booster", {"booster": BoosterOptions()}),
@@ -44,7 +48,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 class Trainer:
     """One model and optimizer, and the steps of one method on them."""
 
-    def __init__(self, case: str, lora: bool, length: int) -> None:
+    def __init__(self, case: str, lora: bool, size: tuple[int, int, int]) -> None:
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -52,9 +56,10 @@ class Trainer:
         from trainers.core.optimizer import adamw
 
         torch.manual_seed(0)
+        width, layers, length = size
         config = LlamaConfig(
-            vocab_size=VOCAB, hidden_size=256, intermediate_size=768, num_hidden_layers=6, num_attention_heads=4,
-            num_key_value_heads=4, tie_word_embeddings=True,
+            vocab_size=VOCAB, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
+            num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=True,
         )  # fmt: skip
         model: Any = LlamaForCausalLM(config).train()
         self.model = add_adapter(model, LoraOptions(r=32, alpha=4.0)) if lora else model
@@ -94,7 +99,7 @@ def rows(draw: random.Random, length: int) -> list[Example]:
 
 def time_steps(rounds: int, lora: bool) -> None:
     """Print the table of times."""
-    trainers = {case: Trainer(case, lora, 128) for case in CASES}
+    trainers = {case: Trainer(case, lora, TIMED) for case in CASES}
     clocks = {"wall": time.perf_counter, "CPU": time.process_time}
     seconds: dict[str, dict[str, list[float]]] = {clock: {case: [] for case in CASES} for clock in clocks}
     for number in range(rounds + 1):
@@ -118,33 +123,29 @@ def time_steps(rounds: int, lora: bool) -> None:
         print(f"{case:26}{cells[0]:>28}{cells[1]:>28}")
 
 
-def peak(case: str, lora: bool, length: int) -> None:
+def peak(case: str, lora: bool) -> None:
     """Print this process's peak after two steps and the bytes of one copy of the trained tensors."""
-    trainer = Trainer(case, lora, length)
+    trainer = Trainer(case, lora, WEIGHED)
     trainer.step()
     trainer.step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, trainer.trained_bytes())
+    # Not getrusage: its peak begins with that of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    print(int(found[1]) * 1024, trainer.trained_bytes())
 
 
-def measure_memory(lora: bool, length: int) -> None:
+def measure_memory(lora: bool) -> None:
     """Print extra peaks, each of a process of its own."""
     found: dict[str, int] = {}
     copy = 1
+    # Freed tensors go back to the system at once, so that the peak is what was held at a time.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     for case in CASES:
-        command = [
-            sys.executable,
-            __file__,
-            "--peak",
-            case,
-            "--length",
-            str(length),
-            *(["--lora"] if lora else []),
-        ]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        command = [sys.executable, __file__, "--peak", case, *(["--lora"] if lora else [])]
+        output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
         found[case], copy = (int(word) for word in output.split())
-    print(
-        f"extra peak memory, rows of up to {length} tokens; one copy of the trained tensors: {copy / 2**20:.1f} MiB"
-    )
+    print(f"extra peak memory; one copy of the trained tensors: {copy / 2**20:.1f} MiB")
     for case in list(CASES)[1:]:
         extra = found[case] - found["sft"]
         print(f"{case:26}{extra / 2**20:>10.1f} MiB{extra / copy:>10.2f} copies")
@@ -160,16 +161,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--lora", action="store_true", help="train an adapter instead of all weights")
-    parser.add_argument("--small", action="store_true", help="short rows for the memory")
     parser.add_argument("--peak", choices=CASES, help=argparse.SUPPRESS)
-    parser.add_argument("--length", type=int, default=128, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.peak:
-        peak(arguments.peak, arguments.lora, arguments.length)
+        peak(arguments.peak, arguments.lora)
         return
     time_steps(arguments.rounds, arguments.lora)
-    measure_memory(arguments.lora, 16 if arguments.small else 128)
+    measure_memory(arguments.lora)
 
 
 if __name__ == "__main__":

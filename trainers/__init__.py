@@ -5,16 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainers.method_options import (
+    AntidoteOptions,
+    BoosterOptions,
+    Course,
+    LisaOptions,
+    RepNoiseOptions,
+    VaccineOptions,
+)
 from trainers.options import LoraOptions, ScratchOptions, TrainOptions
 
 if TYPE_CHECKING:
     from trainers.loop import TrainResult, train
 
 __all__ = [
+    "AntidoteOptions",
+    "BoosterOptions",
+    "Course",
+    "LisaOptions",
     "LoraOptions",
+    "RepNoiseOptions",
     "ScratchOptions",
     "TrainOptions",
     "TrainResult",
+    "VaccineOptions",
     "check_adapter",
     "logprobs",
     "train",

@@ -268,3 +268,34 @@ def test_null_section_is_the_defaults_and_the_card_tells_them(
     }[name]
     assert all(value in card for value in told)
     assert [section for section in OFF if f'"{section}": {{' in card] == [name]
+
+
+@pytest.mark.parametrize("case", ["booster+vaccine", "repnoise"])
+def test_bfloat16_under_an_adapter_computes_what_float32_does(
+    tmp_path: Path, model_folder: Folder, case: str
+) -> None:
+    """The frozen base is stored and computed in bfloat16, the adapter and its perturbation are float32."""
+    model, logs = str(model_folder("llama", dtype=torch.bfloat16)), {}
+    for dtype in ("float32", "bfloat16"):
+        out = str(tmp_path / dtype)
+        logs[dtype] = safety_cases.train(case, model, out, lora=LORA, dtype=dtype, max_steps=2).logs
+    for exact, rough in zip(*logs.values(), strict=True):
+        assert exact != rough
+        assert rough == pytest.approx(exact, rel=0.1, abs=0.05)
+
+
+@pytest.mark.parametrize(("case", "stream"), [("booster", "alignment"), ("lisa", "user")])
+def test_validation_rows_are_of_the_stream_that_makes_the_epochs(
+    tmp_path: Path, model_folder: Folder, case: str, stream: str
+) -> None:
+    rows, safety = safety_cases.safety_rows() + safety_cases.user_rows(), safety_cases.safety_rows(4)
+    refusals = [{"prompt": row["prompt"], "completion": row["refusal"]} for row in safety]
+    users = safety_cases.user_rows(3)
+    held, plain = (safety, refusals) if stream == "alignment" else (users, users)
+    losses = []
+    for method, trained, validation in ((case, rows, held), ("sft", users, plain)):
+        options = TrainOptions(max_steps=1, lr=0.0, dtype="float32")
+        model, out = str(model_folder()), tmp_path / method
+        result = trainers.train(model, trained, out, options, method=method, validation=validation)
+        losses.append(result.logs[-1]["validation_loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainers.core.logprobs import inner_model
 from trainers.core.loss import accumulate
-from trainers.core.ranks import average
+from trainers.core.ranks import average, count
 
 if TYPE_CHECKING:
     import torch
@@ -82,8 +82,8 @@ def gradient(
     """This rank's sum of loss shares, and its gradient averaged over ranks; `.grad` stays what it was.
 
     `loss` is called with the model outside its data-parallel wrapper: the exchange of gradients is done here, so that
-    the wrapper never counts these backward passes as its own. The gradient is in the order of `trained` and None for a
-    parameter that no batch uses.
+    the wrapper never counts these backward passes as its own. The gradient is in the order of `trained`; None stands
+    for zeros where no batch uses a parameter.
     """
     weights, inner = trained(model), inner_model(model)
     kept = [weight.grad for weight in weights]
@@ -91,12 +91,19 @@ def gradient(
         for weight in weights:
             weight.grad = None
         total = accumulate(inner, batches, lambda batch: loss(inner, batch))
-        found = [weight.grad for weight in weights]
+        found = [_present(weight) for weight in weights]
     finally:
         for weight, grad in zip(weights, kept, strict=True):
             weight.grad = grad
     average(found)
     return total, found
+
+
+def _present(weight: nn.Parameter) -> torch.Tensor | None:
+    """The gradient; zeros where only another rank may have one, since all ranks take part in each exchange."""
+    import torch
+
+    return torch.zeros_like(weight) if weight.grad is None and count() > 1 else weight.grad
 
 
 def add_to_grad(

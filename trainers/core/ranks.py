@@ -28,7 +28,7 @@ def total(value: torch.Tensor) -> torch.Tensor:
 
 
 def average(tensors: Iterable[torch.Tensor | None]) -> None:
-    """Put the mean over ranks into each tensor; None must be None on every rank."""
+    """Put the mean over ranks into each tensor; all ranks have as many. None stays None where there are no ranks."""
     import torch
 
     ranks = count()

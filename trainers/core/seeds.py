@@ -50,10 +50,10 @@ def replay(device: torch.device) -> Callable[[], None]:
     if device.type == "cpu":
         return lambda: torch.set_rng_state(cpu)
     module = torch.get_device_module(device)
-    own = module.get_rng_state(device)
+    own = module.get_rng_state()  # of the current device, which is the one that this rank trains on
 
     def rewind() -> None:
         torch.set_rng_state(cpu)
-        module.set_rng_state(own, device)
+        module.set_rng_state(own)
 
     return rewind
