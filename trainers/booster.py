@@ -16,8 +16,8 @@ bracket is what one normalised step of harmful fine-tuning would gain. One optim
 As in the paper the inner step's Jacobian is taken for the identity: g - g' stands for the bracket's gradient, and
 nothing is differentiated twice. Every gradient is that of a whole step's rows averaged over ranks, so neither micro-
 batches nor ranks change the norm. Trained weights are float32 (a step of alpha 0.1 over millions of weights is below
-bfloat16's resolution). Beyond SFT two copies of the trained tensors exist at a time: g and the saved weights, then the
-saved weights and g'.
+bfloat16's resolution). Beyond SFT one copy of the trained tensors exists at a time: g, which gives way to the saved
+weights tensor by tensor.
 
 Options beyond the paper: courses of lambda and alpha over the steps, and the regulariser in every k-th step only
 (lambda is not scaled up by k, and the harmful rows go on where they were).
@@ -30,10 +30,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from trainers import sft, vaccine
-from trainers.core.logprobs import token_logprobs
-from trainers.core.loss import weighted_nll
+from trainers.core.logprobs import inner_model, token_logprobs
+from trainers.core.loss import accumulate, weighted_nll
 from trainers.core.method import Logs, Method, Moment, add_to_grad, gradient, trained
 from trainers.core.optimizer import course
+from trainers.core.ranks import average
 from trainers.core.seeds import replay
 from trainers.method_options import BoosterOptions, Course
 
@@ -96,15 +97,26 @@ def regularise(model: nn.Module, harmful: Sequence[MicroBatch], lam: float, alph
 
     Returns this rank's shares: `harmful_loss` h(w), `harmful_loss_after` h(w'), `regulariser` h(w) - h(w').
     """
-    weights = trained(model)
+    import torch
+
+    weights, inner = trained(model), inner_model(model)
     same_masks = replay(harmful[0].input_ids.device)
     before, slope = gradient(model, harmful, _nll)
     add_to_grad(weights, slope, lam)
+    after: list[torch.Tensor] = []
+
+    def negative(batch: MicroBatch) -> torch.Tensor:
+        value = _nll(inner, batch)
+        after.append(value.detach())
+        return value * -lam
+
     with moved(weights, slope, alpha):
         same_masks()
-        after, slope = gradient(model, harmful, _nll)
-    add_to_grad(weights, slope, -lam)
-    return {"harmful_loss": before, "harmful_loss_after": after, "regulariser": before - after}
+        # Straight onto `.grad`, which is the same on every rank by now: its mean over ranks takes only g' to its own.
+        accumulate(inner, harmful, negative)
+    average(weight.grad for weight in weights)
+    there = torch.stack(after).sum()
+    return {"harmful_loss": before, "harmful_loss_after": there, "regulariser": before - there}
 
 
 def _nll(model: nn.Module, batch: MicroBatch) -> torch.Tensor:
@@ -115,21 +127,23 @@ def _nll(model: nn.Module, batch: MicroBatch) -> torch.Tensor:
 def moved(weights: Sequence[nn.Parameter], slope: list[torch.Tensor | None], length: float) -> Iterator[None]:
     """Weights less `length` along `slope` normalised over all of them; afterwards they are bitwise what they were.
 
-    `slope` is emptied once it is used: its memory is needed inside.
+    `slope` is used up tensor by tensor, as the weights are saved, so that no more than one copy of both is held.
     """
     import torch
 
     norm = torch.nn.utils.get_total_norm([part for part in slope if part is not None])
     factor = -length / (float(norm) + TINY)
-    saved = [weight.detach().clone() for weight in weights]
+    saved: list[torch.Tensor] = []
     try:
         with torch.no_grad():
-            for weight, part in zip(weights, slope, strict=True):
+            for place, weight in enumerate(weights):
+                part, slope[place] = slope[place], None
+                saved.append(weight.detach().clone())
                 if part is not None:
                     weight.add_(part, alpha=factor)
-        slope.clear()
+                del part
         yield
     finally:
         with torch.no_grad():
-            for weight, copy in zip(weights, saved, strict=True):
+            for weight, copy in zip(weights, saved, strict=False):
                 weight.copy_(copy)
