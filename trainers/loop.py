@@ -81,6 +81,8 @@ def train(
 ) -> TrainResult:
     """Train `model` (a folder or a hub name) on `rows` and write the result to the folder `out`.
 
+    method: a name in `trainers.methods`, with its section of the options; `trainers.streams` says what rows it takes.
+
     evaluate(model, step) -> metrics runs in evaluation mode without gradient, every `eval_every` steps and after the
     last; `validation` rows give `validation_loss` (mean over their trained tokens) at the same times. on_step gets
     each step's log. log gets lines for a person. hub: `revision`, `trust_remote_code` for opening the model.

@@ -19,6 +19,8 @@ is one harmful row, all its places and features, with zeros where the pair does 
 kernels, of bandwidths 1/4 to 4 times the mean squared distance between samples, which the gradient takes for constant.
 Noise is drawn from (rng_seed, step, row). MMD weighs every row alike; CE goes by rows' weights.
 
+A pair decides which of its harmful tokens count, and nothing else: alignment and harmful rows are drawn independently.
+
 Departures from the authors' code: f is the plain loss of the refusal's tokens, not only of those that differ; tokens
 that do not count are dropped, instead of setting their logits to 0; a label's logits are those of the token before;
 token id 0 counts; the last hidden state is normed once, so that CE_L = CE.
