@@ -6,6 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainers.contrastive_options import ContrastiveOptions
+from trainers.method_options import (
+    AntidoteOptions,
+    BoosterOptions,
+    Course,
+    LisaOptions,
+    RepNoiseOptions,
+    VaccineOptions,
+)
 from trainers.options import LoraOptions, ScratchOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -16,10 +24,16 @@ if TYPE_CHECKING:
 __all__ = [
     "ContrastiveOptions",
     "Encoder",
+    "AntidoteOptions",
+    "BoosterOptions",
+    "Course",
+    "LisaOptions",
     "LoraOptions",
+    "RepNoiseOptions",
     "ScratchOptions",
     "TrainOptions",
     "TrainResult",
+    "VaccineOptions",
     "check_adapter",
     "logprobs",
     "open_encoder",

@@ -51,6 +51,14 @@ class Examples:
         """One line for a log."""
         return ", ".join(f"{name} {count}" for name, count in self.counts.items())
 
+    def finish(self, what: str, fix: str = "see the causes counted") -> None:
+        """Put the rows into canonical order. Raises InputError, naming them as `what`, if there are none."""
+        self.counts["trained"] += len(self.items)
+        if not self.items:
+            raise InputError(what, f"nothing left to train on ({self.summary()})", fix)
+        # Arrival order must not matter: the shuffle is a permutation of this order.
+        self.items.sort(key=lambda e: (e.sample_id, e.token_ids.tobytes() if e.sample_id else b""))
+
 
 def read_rows(rows: Rows) -> Iterator[Mapping[str, Any]]:
     """Rows of a list, a .jsonl[.gz] or .parquet file, or a folder of parquet parts."""
@@ -80,37 +88,51 @@ def read_rows(rows: Rows) -> Iterator[Mapping[str, Any]]:
 
 def prepare(rows: Rows, tokenizer: Any, vocab_size: int, max_length: int | None) -> Examples:
     """Tokenise rows. Raises InputError for rows that are wrong, and if none is left to train on."""
-    result = Examples()
+    preparer, result = Preparer(tokenizer, vocab_size, max_length), Examples()
+    for row, where in kept_rows(rows, result.counts):
+        example = preparer.example(row, where, result.counts)
+        if example is not None:
+            result.items.append(example)
+    result.finish("training rows")
+    return result
+
+
+def kept_rows(rows: Rows, counts: Counter[str]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Each row whose decision is to keep it, and how to name it in an error; counts `rows` and `not_kept`."""
     for number, row in enumerate(read_rows(rows), start=1):
-        result.counts["rows"] += 1
+        counts["rows"] += 1
         if not isinstance(row, Mapping):
             seen = f"a {type(row).__name__}, not a mapping of columns to values"
             raise InputError(f"training row {number}", seen, "each row must be one object")
-        where = f"training row {row.get('sample_id') or number}"
-        if row.get("decision", "kept") not in ("kept", None):
-            result.counts["not_kept"] += 1
-            continue
-        example, note = _example(row, tokenizer, vocab_size, where)
+        if row.get("decision", "kept") in ("kept", None):
+            yield row, f"training row {row.get('sample_id') or number}"
+        else:
+            counts["not_kept"] += 1
+
+
+@dataclass(frozen=True)
+class Preparer:
+    """What rows are tokenised with, and for which model."""
+
+    tokenizer: Any
+    vocab_size: int
+    max_length: int | None
+
+    def example(self, row: Mapping[str, Any], where: str, counts: Counter[str]) -> Example | None:
+        """The row tokenised, None if it cannot be trained; counts its fate. Raises InputError for a wrong row."""
+        example, note = _example(row, self.tokenizer, self.vocab_size, where)
         if example is None:
-            result.counts[note] += 1
-            continue
-        cause = _unusable(example, max_length)
+            counts[note] += 1
+            return None
+        cause = _unusable(example, self.max_length)
         if cause:
-            result.counts[cause] += 1
-            continue
+            counts[cause] += 1
+            return None
         if note:
-            result.counts[note] += 1
+            counts[note] += 1
         if any(isinstance(text, str) and repair_text(text)[1] for text in _texts(row)):
-            result.counts["text_repaired"] += 1
-        result.items.append(example)
-    result.counts["trained"] = len(result.items)
-    if not result.items:
-        raise InputError(
-            "training rows", f"nothing left to train on ({result.summary()})", "see the causes counted"
-        )
-    # Arrival order must not matter: the shuffle is a permutation of this order.
-    result.items.sort(key=lambda e: (e.sample_id, e.token_ids.tobytes() if e.sample_id else b""))
-    return result
+            counts["text_repaired"] += 1
+        return example
 
 
 def _texts(row: Mapping[str, Any]) -> Iterator[Any]:

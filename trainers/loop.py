@@ -1,6 +1,7 @@
 """The training loop: choose a step's rows, let the method fill the gradient, step, log, evaluate, save.
 
-1. Rows become examples (`trainers.data`), in an order that does not depend on how they arrived.
+1. Rows become examples (`trainers.data`), in an order that does not depend on how they arrived; a method that takes
+   several kinds of rows has a stream of each (`trainers.streams`).
 2. Step s takes the rows and the random numbers that (rng_seed, s) name, in length-sorted micro-batches.
 3. The method fills `.grad` once; the loop clips it, sets the learning rate, steps AdamW.
 4. Every `save_every` steps and after the last the state is written; a killed training called again goes on from it,
@@ -15,27 +16,27 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synth.records.errors import InputError, WorkError, did_you_mean
+from synth.records.errors import InputError, WorkError
 from synth.records.ids import content_hash
 from synth.records.jsonl import read_jsonl
-from trainers import sft
 from trainers.core import model as models
-from trainers.core.batching import Order, micro_batches, token_budget
+from trainers.core.batching import Example, MicroBatch, micro_batches, token_budget
 from trainers.core.card import model_card
 from trainers.core.checkpoint import Progress, States
 from trainers.core.evaluate import Stopper, checked_metrics, held_out, mean_nll
 from trainers.core.logprobs import inner_model
+from trainers.core.method import Method, Moment
 from trainers.core.optimizer import adamw, clip, learning_rate
 from trainers.core.seeds import derive, isolated_rng
 from trainers.core.session import free_memory, quiet_bars, session, threads
-from trainers.data import Examples, Rows, prepare
+from trainers.data import Examples, Preparer, Rows
+from trainers.methods import effective, make
 from trainers.options import TrainOptions
-
-METHODS: dict[str, Callable[..., dict[str, Any]]] = {"sft": sft.step}
+from trainers.streams import Streams, prepare_streams
 
 # Options that change how fast or how safely a training goes, and not what comes out.
 FREE_OPTIONS = ("save_every", "trackers", "threads")
@@ -80,6 +81,8 @@ def train(
 ) -> TrainResult:
     """Train `model` (a folder or a hub name) on `rows` and write the result to the folder `out`.
 
+    method: a name in `trainers.methods`, with its section of the options; `trainers.streams` says what rows it takes.
+
     evaluate(model, step) -> metrics runs in evaluation mode without gradient, every `eval_every` steps and after the
     last; `validation` rows give `validation_loss` (mean over their trained tokens) at the same times. on_step gets
     each step's log. log gets lines for a person. hub: `revision`, `trust_remote_code` for opening the model.
@@ -87,9 +90,8 @@ def train(
     Called again with the same arguments after it was stopped, it goes on where it was; on a finished `out` it
     returns what is there. Raises InputError for wrong rows or arguments, WorkError if the loss stops being finite.
     """
-    if method not in METHODS:
-        raise InputError("train.method", f"'{method}'", did_you_mean(method, METHODS))
     options = options or TrainOptions()
+    make(method, options)  # refuses what does not fit before any work
     job = _Job(model, Path(out), options, rng_seed, method, dict(hub or {}), log or (lambda _line: None))
     with threads(options.threads), quiet_bars(), isolated_rng():
         result = job.run(rows, validation, evaluate, on_step, lineage)
@@ -123,9 +125,12 @@ class _Job:
         text_config = config.get_text_config()
         limits = (self.options.max_length, getattr(text_config, "max_position_embeddings", None))
         limit = min(filter(None, limits), default=None)
-        data = prepare(rows, tokenizer, text_config.vocab_size, limit)
-        held = None if validation is None else prepare(validation, tokenizer, text_config.vocab_size, limit)
-        self.log(f"training rows: {data.summary()}")
+        preparer, method = Preparer(tokenizer, text_config.vocab_size, limit), make(self.method, self.options)
+        data = prepare_streams(rows, method.streams, self.method, method.paired, preparer)
+        held = None
+        if validation is not None:
+            held = prepare_streams(validation, method.streams[:1], self.method, False, preparer).primary
+        self.log(f"training rows: {data.primary.summary()}")
         states = States(self.out, self._fingerprint(config, data, held))
         done = finished(self.out, states.fingerprint, dict(data.counts))
         if done is not None:
@@ -136,7 +141,9 @@ class _Job:
         with session(
             self.options, self.out, {"rng_seed": self.rng_seed, "method": self.method}
         ) as accelerator:
-            run = _Run(self, accelerator, data, held, states, evaluate, on_step or (lambda _entry: None))
+            run = _Run(
+                self, method, accelerator, data, held, states, evaluate, on_step or (lambda _entry: None)
+            )
             run.loop()
             return self._export(run, config, tokenizer, lineage)
 
@@ -153,8 +160,9 @@ class _Job:
                 "train.early_stopping", "nothing is evaluated", "give validation rows or an evaluation"
             )
 
-    def _fingerprint(self, config: Any, data: Examples, held: Examples | None) -> str:
-        identity = {name: value for name, value in asdict(self.options).items() if name not in FREE_OPTIONS}
+    def _fingerprint(self, config: Any, data: Streams, held: Examples | None) -> str:
+        options = effective(self.method, self.options)
+        identity = {name: value for name, value in options.items() if name not in FREE_OPTIONS}
         held_hash = None if held is None else held.content_hash()
         start = models.identity(self.model, config)
         return content_hash(self.method, self.rng_seed, identity, start, data.content_hash(), held_hash)
@@ -171,6 +179,7 @@ class _Job:
         )  # fmt: skip
         if accelerator.is_main_process:
             facts: dict[str, Any] = {**run.data.counts, "rng_seed": self.rng_seed, "weights": dtype}
+            facts |= run.finish()
             facts["loss, first and last step"] = (
                 f"{progress.logs[0]['loss']:.4f}, {progress.logs[-1]['loss']:.4f}"
             )
@@ -190,7 +199,7 @@ class _Job:
                 method=self.method,
                 steps=progress.step,
                 facts=facts,
-                options=asdict(self.options),
+                options=effective(self.method, self.options),
                 lineage=lineage,
             )
             header = {"fingerprint": run.states.fingerprint, "stopped_early": run.stopped_early}
@@ -210,8 +219,9 @@ class _Run:
     def __init__(
         self,
         job: _Job,
+        method: Method,
         accelerator: Any,
-        data: Examples,
+        data: Streams,
         held: Examples | None,
         states: States,
         evaluate: Callable[[Any, int], Mapping[str, float]] | None,
@@ -219,7 +229,7 @@ class _Run:
     ) -> None:
         import torch
 
-        self.job, self.options, self.accelerator = job, job.options, accelerator
+        self.job, self.options, self.method, self.accelerator = job, job.options, method, accelerator
         self.data, self.held, self.states, self.evaluate, self.on_step = data, held, states, evaluate, on_step
         torch.manual_seed(derive(job.rng_seed, "init"))
         compute = models.compute_dtype(job.options.dtype, accelerator.device)
@@ -233,10 +243,12 @@ class _Run:
         self.model = accelerator.prepare_model(models.open_model(job.model, job.options, compute, **job.hub))
         self.budget = token_budget(job.options.micro_batch_tokens, accelerator.device.type)
         self.optimizer = adamw(self.model, job.options)
-        self.order = Order(len(data.items), job.options.batch_size, job.rng_seed)
-        self.steps = job.options.max_steps or job.options.epochs * self.order.steps_per_epoch
+        sizes = dict.fromkeys(data.parts, job.options.batch_size) | method.batch_sizes
+        self.orders = data.orders(sizes, job.rng_seed)
+        self.steps_per_epoch = self.orders[method.streams[0]].steps_per_epoch
+        self.steps = job.options.max_steps or job.options.epochs * self.steps_per_epoch
         self.stopper = Stopper(job.options.early_stopping) if job.options.early_stopping else None
-        self.progress: Progress = states.restore(inner_model(self.model), self.optimizer)
+        self.progress: Progress = states.restore(inner_model(self.model), self.optimizer, method)
         self.started_at, self.tokens, self.seconds = self.progress.step, 0, 0.0
 
     @property
@@ -263,7 +275,7 @@ class _Run:
             last = progress.step == self.steps or self.stopped_early
             # After the last step too: an export that fails (disk full) must not cost the training.
             if (last or progress.step % self.options.save_every == 0) and self.accelerator.is_main_process:
-                self.states.save(inner_model(self.model), self.optimizer, progress)
+                self.states.save(inner_model(self.model), self.optimizer, progress, self.method)
         if (
             self.stopper
             and self.stopper.options.restore_best
@@ -277,15 +289,14 @@ class _Run:
         import torch
 
         accelerator, options = self.accelerator, self.options
-        examples = [self.data.items[i] for i in self.order.step(step)]
-        batches = micro_batches(
-            examples,
-            self.budget,
-            ranks=accelerator.num_processes,
-            rank=accelerator.process_index,
-        )
+        at = Moment(step, self.steps, self.job.rng_seed)
+        drawn = {
+            name: [self.data.parts[name].items[i] for i in self.orders[name].step(place)]
+            for name, place in self.method.draws(at).items()
+        }
+        batches = {name: self._cut(examples) for name, examples in drawn.items()}
         torch.manual_seed(derive(self.job.rng_seed, "step", step, accelerator.process_index))
-        logs = METHODS[self.job.method](self.model, [batch.to(accelerator.device) for batch in batches])
+        logs = self.method.step(self.model, batches, at)
         logs["grad_norm"] = clip(self.model, options.max_grad_norm)
         values = torch.stack([value.detach().float() for value in logs.values()])
         if accelerator.num_processes > 1:
@@ -300,9 +311,10 @@ class _Run:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        examples = [example for part in drawn.values() for example in part]
         tokens = sum(len(example.token_ids) for example in examples)
         self.tokens += tokens
-        epoch = (step + 1) / self.order.steps_per_epoch
+        epoch = (step + 1) / self.steps_per_epoch
         return {
             "step": step + 1,
             "epoch": epoch,
@@ -311,6 +323,17 @@ class _Run:
             "rows": len(examples),
             "tokens": tokens,
         }
+
+    def _cut(self, examples: list[Example]) -> list[MicroBatch]:
+        """This rank's micro-batches of a step's rows, on its device."""
+        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        cut = micro_batches(examples, self.budget, ranks=ranks, rank=rank)
+        return [batch.to(self.accelerator.device) for batch in cut]
+
+    def finish(self) -> dict[str, Any]:
+        """Let the method change the trained weights for the export; facts for the model card."""
+        rows = {name: part.items for name, part in self.data.parts.items()}
+        return self.method.finish(inner_model(self.model), rows, self.budget)
 
     def _evaluate(self) -> dict[str, float]:
         """Metrics of the main rank, the same on every rank; keeps the best weights for early stopping."""

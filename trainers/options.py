@@ -6,13 +6,18 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-FORBID_UNKNOWN: dict[str, Any] = {"extra": "forbid"}
+from trainers.method_options import (
+    FORBID_UNKNOWN,
+    SCHEDULES,
+    AntidoteOptions,
+    BoosterOptions,
+    LisaOptions,
+    RepNoiseOptions,
+    VaccineOptions,
+    require,
+)
+
 TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
-
-
-def require(good: bool, name: str, seen: object, fix: str) -> None:
-    if not good:
-        raise ValueError(f"{name}: seen {seen!r}; {fix}")
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,16 @@ class TrainOptions:
     """Experiment trackers fed through accelerate: tensorboard, wandb, trackio, mlflow."""
     threads: int | None = None
     """CPU threads of the numeric kernels; null leaves OMP_NUM_THREADS or torch's default."""
+    booster: BoosterOptions | None = None
+    """Of method `booster`; null takes the defaults, as in the four below. Another method refuses the section."""
+    vaccine: VaccineOptions | None = None
+    """Of method `vaccine`."""
+    repnoise: RepNoiseOptions | None = None
+    """Of method `repnoise`."""
+    lisa: LisaOptions | None = None
+    """Of method `lisa`."""
+    antidote: AntidoteOptions | None = None
+    """Of method `antidote`."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "use at least 1")
@@ -128,8 +143,7 @@ class TrainOptions:
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "use at least 1 or null")
         require(math.isfinite(self.lr) and self.lr >= 0, "lr", self.lr, "use a number of 0 or more")
-        schedules = ("cosine", "linear", "constant")
-        require(self.schedule in schedules, "schedule", self.schedule, f"use one of {', '.join(schedules)}")
+        require(self.schedule in SCHEDULES, "schedule", self.schedule, f"use one of {', '.join(SCHEDULES)}")
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "use 0 or more")
         require(0 <= self.min_lr_ratio <= 1, "min_lr_ratio", self.min_lr_ratio, "use a share in [0, 1]")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "use 0 or more")

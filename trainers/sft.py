@@ -14,11 +14,12 @@ which makes the learning rate independent of the completions' length.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from trainers.core.logprobs import token_logprobs
 from trainers.core.loss import accumulate, weighted_nll
+from trainers.core.method import Logs, Method, Moment
 
 if TYPE_CHECKING:
     import torch
@@ -31,3 +32,12 @@ def step(model: nn.Module, micro_batches: Sequence[MicroBatch]) -> dict[str, tor
     """Fill `.grad` with the gradient of one optimizer step. Returns {"loss": this rank's share, scalar}."""
     loss = accumulate(model, micro_batches, lambda batch: weighted_nll(token_logprobs(model, batch), batch))
     return {"loss": loss}
+
+
+class Sft(Method):
+    """Stream: all rows as they are."""
+
+    streams = ("rows",)
+
+    def step(self, model: nn.Module, batches: Mapping[str, Sequence[MicroBatch]], at: Moment) -> Logs:
+        return step(model, batches["rows"])

@@ -16,6 +16,7 @@ import trainers
 from synth.records.errors import InputError
 from trainers import loop
 from trainers.core import model as models
+from trainers.methods import SECTIONS as METHOD_OPTIONS
 from trainers.options import EarlyStopping, LoraOptions, ScratchOptions, TrainOptions
 
 ROWS = tiny_models.token_rows(12)
@@ -50,6 +51,7 @@ ELSEWHERE = {
     "save_every": "test_save_every",
     "trackers": "test_trackers",
     "threads": "test_trainer_resume",
+    **dict.fromkeys(METHOD_OPTIONS, "test_trainer_method_options"),
 }
 
 

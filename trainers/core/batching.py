@@ -66,7 +66,8 @@ class MicroBatch:
     input_ids: [B, T] long. positions: [N] long, places b * T + t of the flattened batch whose output predicts a
     trained token. labels: [N] long, those tokens. weights: [N] float32. scale: what the weighted sum of negative
     log-likelihoods is multiplied by, ranks / (weight of all trained tokens of the step on every rank); data
-    parallelism averages gradients over ranks, hence the factor.
+    parallelism averages gradients over ranks, hence the factor. rows: [B] places of the rows in the step, empty for a
+    batch that only keeps a rank busy.
 
     There is no attention mask: with causal attention a real token never sees the padding to its right.
     """
@@ -77,12 +78,13 @@ class MicroBatch:
     weights: torch.Tensor
     scale: float
     tokens: int
+    rows: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """The same batch on a device."""
         parts = (self.input_ids, self.positions, self.labels, self.weights)
         moved = [part.to(device, non_blocking=True) for part in parts]
-        return MicroBatch(*moved, scale=self.scale, tokens=self.tokens)
+        return MicroBatch(*moved, scale=self.scale, tokens=self.tokens, rows=self.rows)
 
 
 class Order:
@@ -140,8 +142,10 @@ def share(groups: list[list[int]], lengths: Sequence[int], ranks: int) -> list[l
     return [groups[rank::ranks] for rank in range(ranks)]
 
 
-def collate(examples: Sequence[Example], scale: float, pad_id: int = 0) -> MicroBatch:
-    """Rows as one right-padded micro-batch on the CPU."""
+def collate(
+    examples: Sequence[Example], scale: float, pad_id: int = 0, rows: Sequence[int] = ()
+) -> MicroBatch:
+    """Rows as one right-padded micro-batch on the CPU; `rows` are their places in the step."""
     import numpy as np
     import torch
 
@@ -161,6 +165,7 @@ def collate(examples: Sequence[Example], scale: float, pad_id: int = 0) -> Micro
         torch.from_numpy(row_weights[targets // width]),
         scale,
         sum(len(example.token_ids) for example in examples),
+        tuple(rows),
     )
 
 
@@ -176,4 +181,4 @@ def micro_batches(
     scale = ranks / sum(example.mass for example in examples)
     mine = share(partition(lengths, budget), lengths, ranks)[rank]
     idle = Example.of(examples[0].token_ids[:2], (0, 1), weight=0.0)
-    return [collate([examples[i] for i in group] or [idle], scale, pad_id) for group in mine]
+    return [collate([examples[i] for i in group] or [idle], scale, pad_id, group) for group in mine]

@@ -1,4 +1,4 @@
-"""The resumable state of a training: trained weights, optimizer moments, and one integer.
+"""The resumable state of a training: trained weights, optimizer moments, a method's own tensors, and one integer.
 
 The rows and the randomness of a step follow from its number, so nothing else has to be kept. A state is a folder of
 safetensors and JSON beside the model to come; a new one gets its name by a rename before the old one goes.
@@ -18,6 +18,8 @@ from trainers.core.model import publish
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from trainers.core.method import Method
 
 
 @dataclass
@@ -47,7 +49,9 @@ class States:
         self.folder = out.with_name(f".{out.name}.training")
         self.machine: dict[str, Any] = {}
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    def save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, method: Method
+    ) -> None:
         """Write the state of `progress.step` and drop older ones."""
         from safetensors.torch import save_file
 
@@ -63,6 +67,8 @@ class States:
             for key, value in optimizer.state[parameter].items():
                 moments[f"{key}:{name}"] = value.detach().contiguous()
         save_file(moments, temporary / "optimizer.safetensors")
+        if own := method.tensors():
+            save_file({name: t.contiguous() for name, t in own.items()}, temporary / "method.safetensors")
         text = json.dumps(
             {"fingerprint": self.fingerprint, "machine": self.machine, "progress": asdict(progress)}
         )
@@ -87,8 +93,8 @@ class States:
         """Put the best weights back into the model."""
         _fill(model, self._best(step) / "weights.safetensors")
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-        """Load the newest state into model and optimizer; a fresh start where there is none."""
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> Progress:
+        """Load the newest state into model, optimizer and method; a fresh start where there is none."""
         from safetensors.torch import load_file
 
         latest = self._latest()
@@ -100,6 +106,9 @@ class States:
             key, name = slot.split(":", 1)
             # Fused AdamW keeps even its step count where the parameter is.
             optimizer.state[tensors[name]][key] = value.to(tensors[name].device)
+        if (latest / "method.safetensors").exists():
+            own = load_file(latest / "method.safetensors")
+            method.load({name: value.to(next(iter(tensors.values())).device) for name, value in own.items()})
         return Progress(**json.loads((latest / "state.json").read_text("ascii"))["progress"])
 
     def check(self) -> None:

@@ -12,21 +12,35 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def learning_rate(step: int, steps: int, options: TrainOptions) -> float:
-    """Learning rate of `step` in [0, steps): linear warm-up, then the schedule, which ends at min_lr_ratio * lr.
+def course(
+    value: float, step: int, steps: int, *, schedule: str, warmup_steps: int, end_ratio: float
+) -> float:
+    """A coefficient at `step` in [0, steps): linear warm-up to `value`, then the schedule down to end_ratio * value.
 
-    The first step of a warm-up already moves (rate lr / (warmup + 1)), and the last step of a decay still does.
+    The first step of a warm-up already has value / (warmup + 1), and the last step of a decay is not yet at its end.
     """
-    if step < options.warmup_steps:
-        return options.lr * (step + 1) / (options.warmup_steps + 1)
-    done = (step - options.warmup_steps) / max(1, steps - options.warmup_steps)
-    if options.schedule == "constant":
+    if step < warmup_steps:
+        return value * (step + 1) / (warmup_steps + 1)
+    done = (step - warmup_steps) / max(1, steps - warmup_steps)
+    if schedule == "constant":
         share = 1.0
-    elif options.schedule == "linear":
+    elif schedule == "linear":
         share = 1 - done
     else:
         share = (1 + math.cos(math.pi * done)) / 2
-    return options.lr * (options.min_lr_ratio + (1 - options.min_lr_ratio) * share)
+    return value * (end_ratio + (1 - end_ratio) * share)
+
+
+def learning_rate(step: int, steps: int, options: TrainOptions) -> float:
+    """Learning rate of `step` in [0, steps); its schedule ends at min_lr_ratio * lr."""
+    return course(
+        options.lr,
+        step,
+        steps,
+        schedule=options.schedule,
+        warmup_steps=options.warmup_steps,
+        end_ratio=options.min_lr_ratio,
+    )
 
 
 def adamw(model: nn.Module, options: TrainOptions) -> torch.optim.AdamW:

@@ -7,9 +7,13 @@ a caller does between steps (an evaluation that samples, a tracker) can change t
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(rng_seed: int, purpose: str, *position: int) -> int:
@@ -33,3 +37,23 @@ def isolated_rng() -> Iterator[None]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         yield
+
+
+def replay(device: torch.device) -> Callable[[], None]:
+    """A function that puts torch's generators (CPU and `device`) back to where they are now.
+
+    What runs after it draws the same dropout masks again.
+    """
+    import torch
+
+    cpu = torch.get_rng_state()
+    if device.type == "cpu":
+        return lambda: torch.set_rng_state(cpu)
+    module = torch.get_device_module(device)
+    own = module.get_rng_state()  # of the current device, which is the one that this rank trains on
+
+    def rewind() -> None:
+        torch.set_rng_state(cpu)
+        module.set_rng_state(own)
+
+    return rewind
