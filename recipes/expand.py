@@ -14,7 +14,8 @@ from recipes.values import Path_, dotted
 SHORTHANDS = (("model", "path"), ("engine", "name"), ("writer.model", "path"), ("writer.engine", "name"),
               ("domains.*.train", "path"), ("domains.*.held_out", "path"), ("domains.*.distractors", "path"),
               ("domains.*.verifier", "name"), ("domains.*.generator", "name"), ("train.mix.*", "path"),
-              ("mine.rescore", "model"))  # fmt: skip
+              ("mine.rescore", "model"), ("attack.harmful", "path"),
+              ("evaluate.perplexity", "path"))  # fmt: skip
 
 
 def expand_shorthand(tree: dict[str, Any]) -> None:
@@ -33,10 +34,12 @@ def fill_splits(tree: dict[str, Any]) -> None:
             if isinstance(source, dict) and source.get("split") is None and "share" not in source:
                 generated = str(source.get("path", "")).startswith("procedural:")
                 source["split"] = name if generated else fallback
-    for pattern in ("train.mix.*", "domains.*.distractors"):
+    others = {"train.mix.*": "train", "domains.*.distractors": "train", "attack.harmful": "train",
+              "evaluate.perplexity": "test"}  # fmt: skip
+    for pattern, fallback in others.items():
         for holder, key in _places(tree, pattern):
             if isinstance(holder[key], dict) and holder[key].get("split") is None:
-                holder[key]["split"] = "train"
+                holder[key]["split"] = fallback
 
 
 def fill_verifiers(tree: dict[str, Any]) -> None:
@@ -57,7 +60,8 @@ PATHS = ("model.path", "engine.options.path", "domains.*.train.path", "domains.*
          "domains.*.verifier.options.examples", "domains.*.verifier.options.parts.*.options.examples",
          "domains.*.templates.*", "train.mix.*.path", "curate.decontaminate.against.*", "curate.dedup.against.*",
          "curate.embed", "writer.model.path", "writer.engine.options.path", "domains.*.held_out.beir",
-         "domains.*.distractors.path", "evaluate.sts.*", "mine.rescore.model", "train.guide")  # fmt: skip
+         "domains.*.distractors.path", "evaluate.sts.*", "mine.rescore.model", "train.guide", "attack.harmful.path",
+         "evaluate.perplexity.path")  # fmt: skip
 FOLDERS = ("curate.dedup.against.*", "curate.embed", "domains.*.held_out.beir")
 """Paths that may be a folder beside the recipe, too: nothing else than a path can be meant."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from recipes.embedding.schema import EMBEDDING
 from recipes.generation.schema import GENERATE
+from recipes.safety.schema import SAFETY
 from recipes.status import open_run, stage_rows
 from synth.records.errors import InputError, did_you_mean
 from synth.records.lint import visible
@@ -34,6 +35,10 @@ def inspect(folder: str | os.PathLike[str], sample_id: str | None = None) -> Row
         from recipes.embedding import lineage as pairs
 
         return pairs.overview(run) if sample_id is None else pairs.history(run, sample_id)
+    if (run.manifest() or {}).get("kind") == SAFETY:
+        from recipes.safety import lineage as answers
+
+        return answers.overview(run) if sample_id is None else answers.history(run, sample_id)
     return _overview(run) if sample_id is None else _history(run, sample_id)
 
 

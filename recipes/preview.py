@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from recipes.embedding.schema import EmbeddingRecipe
+from recipes.safety.schema import SafetyRecipe
 from recipes.schema import Recipe
 from synth.records.errors import InputError
 from synth.records.ids import sampling_seed
@@ -29,6 +30,8 @@ def preview(recipe: AnyRecipe, n: int = 3) -> Iterator[str]:
 
         yield from preview_embedding(recipe, n)
         return
+    if isinstance(recipe, SafetyRecipe):
+        recipe = recipe.examined()
     if not isinstance(recipe, Recipe):
         from recipes.generation.preview import preview as preview_generation
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from recipes.judging import Shared, fetch_models, open_verifier
 from recipes.prompting import Prompter, open_tokenizer
 from recipes.reading import read_source
-from recipes.schema import AssertTests, Constant, FromJson, Pick, Problems, Recipe, Source
+from recipes.schema import AssertTests, Constant, FromJson, Pick, Problems, Recipe, Relabel, Source
 from recipes.schema import Domain as DomainSection
 from synth.records.errors import InputError, did_you_mean
 from synth.records.ids import content_hash, problem_id
@@ -293,7 +293,13 @@ def source_columns(spec: Any) -> list[str]:
         return [spec]
     if isinstance(spec, AssertTests):
         return [column for column in (spec.asserts, spec.setup, spec.entry_point) if column]
-    return [spec.column] if isinstance(spec, Pick) else [spec.from_json] if isinstance(spec, FromJson) else []
+    return (
+        [spec.column]
+        if isinstance(spec, Pick | Relabel)
+        else [spec.from_json]
+        if isinstance(spec, FromJson)
+        else []
+    )
 
 
 def _problem(domain: str, row: Row, section: DomainSection, wanted: tuple[str, ...]) -> Row:
@@ -332,6 +338,10 @@ def column_value(name: str, row: Row, spec: Any) -> Any:
             raise Unusable(f"'{spec.regex}' finds nothing in {column}")
         last = found[-1]
         return (last[1] if last.re.groups else last[0]).strip()
+    if isinstance(spec, Relabel):
+        if str(value) not in spec.values:
+            raise Unusable(f"{column} is {str(value)[:40]!r}, for which {name} has no value")
+        return spec.values[str(value)]
     if isinstance(spec, FromJson):
         try:
             return json.loads(value)

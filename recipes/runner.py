@@ -25,6 +25,7 @@ from recipes.problems import load_domains, pass_rates_before
 from recipes.progress import Progress
 from recipes.regenerated import found_in, regenerated_text
 from recipes.running import closed_rounds, running
+from recipes.safety.schema import SafetyRecipe
 from recipes.schema import Recipe, diff_identity
 from recipes.self_training import run_rounds
 from recipes.settings import language_model, load_any, read_resolved
@@ -86,6 +87,8 @@ def run(recipe: str | Path | AnyRecipe, out: str | Path | None = None, set: Sequ
         with _logging_to(folder.root / "log.txt"):
             if isinstance(loaded, EmbeddingRecipe):
                 return _embed(loaded, folder)
+            if isinstance(loaded, SafetyRecipe):
+                return _align_and_attack(loaded, folder)
             if not isinstance(loaded, Recipe):
                 return _generate(loaded, folder)
             return _locked_run(loaded, folder)
@@ -164,6 +167,15 @@ def _embed(recipe: EmbeddingRecipe, folder: RunFolder) -> RunResult:
     rounds = [metrics for index in folder.rounds() if (metrics := folder.metrics(index))]
     link = folder.root / "model"
     return RunResult(status, folder.root, link.resolve() if link.is_symlink() else None, rounds)
+
+
+def _align_and_attack(recipe: SafetyRecipe, folder: RunFolder) -> RunResult:
+    from recipes.safety.run import run_safety
+
+    status = run_safety(recipe, folder, partial(check_facts, recipe, folder), workers_of(recipe))
+    metrics, link = folder.metrics(0), folder.root / "model"
+    model = link.resolve() if link.is_symlink() else None
+    return RunResult(status, folder.root, model, [metrics] if metrics else [])
 
 
 def _dispatch(ctx: Context) -> Model | None:
@@ -354,6 +366,15 @@ def train_stage(recipe: AnyRecipe, data: str | None, out: str) -> Path:
     from recipes.single_stage import train_alone
 
     return train_alone(language_model(recipe), data, Path(out), Progress())
+
+
+def attack_stage(recipe: AnyRecipe, model: str, out: str, compare: Sequence[str] = ()) -> dict[str, Any]:
+    """`synth attack`: the attacks of a recipe of kind `safety` on the checkpoint `model`; results go to `out`."""
+    from recipes.safety.run import attack_alone
+
+    if not isinstance(recipe, SafetyRecipe):
+        raise InputError("kind", f"'{recipe.kind}' attacks nothing", "use a recipe of kind safety")
+    return attack_alone(recipe, model, Path(out), list(compare), Progress(), workers_of(recipe))
 
 
 def evaluate_stage(recipe: AnyRecipe, model: str, out: str) -> dict[str, Any]:

@@ -88,6 +88,13 @@ class FromJson(Section):
     from_json: str
 
 
+class Relabel(Section):
+    """Names for the values of a column: `{column: label, values: {"0": negative, "1": positive}}`."""
+
+    column: str
+    values: dict[str, str] = Field(min_length=1)
+
+
 class AssertTests(Section):
     """`tests` of type assert built from columns: statements (text or a list of them), set-up code, function name."""
 
@@ -101,7 +108,7 @@ def _column_kind(value: Any) -> str:
     if isinstance(value, str):
         return "#name"
     keys = value if isinstance(value, dict) else getattr(type(value), "model_fields", ())
-    kinds = {"value": "#constant", "from_json": "#json", "asserts": "#asserts"}
+    kinds = {"value": "#constant", "from_json": "#json", "asserts": "#asserts", "values": "#relabel"}
     return next((kind for key, kind in kinds.items() if key in keys), "#pick")
 
 
@@ -110,7 +117,8 @@ Column = Annotated[
     | Annotated[Pick, Tag("#pick")]
     | Annotated[Constant, Tag("#constant")]
     | Annotated[FromJson, Tag("#json")]
-    | Annotated[AssertTests, Tag("#asserts")],
+    | Annotated[AssertTests, Tag("#asserts")]
+    | Annotated[Relabel, Tag("#relabel")],
     Discriminator(_column_kind),
 ]
 

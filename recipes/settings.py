@@ -27,6 +27,8 @@ from recipes.expand import expand_paths, expand_shorthand, fill_splits, fill_ver
 from recipes.explain import default_at, explain
 from recipes.generation.checks import cross_checks as generation_cross_checks
 from recipes.kinds import KINDS, AnyRecipe, schema_of
+from recipes.safety.checks import cross_checks as safety_cross_checks
+from recipes.safety.schema import SafetyRecipe
 from recipes.schema import Recipe
 from recipes.values import Lines, Path_, apply_set, dotted, parse_set, read_yaml, to_yaml
 from synth.records.errors import InputError, did_you_mean
@@ -81,6 +83,10 @@ def language_model(recipe: AnyRecipe) -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
     what, fix = "language model", "`synth run`, `preview` and `validate` take it"
+    if isinstance(recipe, SafetyRecipe):
+        raise InputError(
+            "kind", "'safety' has no such stage alone", "`synth run` aligns, `synth attack` attacks"
+        )
     if not isinstance(recipe, EmbeddingRecipe):
         what, fix = "model", f"{fix}; train on what `synth export` makes of its run"
     raise InputError("kind", f"'{recipe.kind}' trains and measures no {what}", fix)
@@ -146,6 +152,8 @@ def _together(recipe: AnyRecipe) -> Iterator[Problem]:
         return cross_checks(recipe)
     if isinstance(recipe, EmbeddingRecipe):
         return embedding_cross_checks(recipe)
+    if isinstance(recipe, SafetyRecipe):
+        return safety_cross_checks(recipe)
     return generation_cross_checks(recipe)
 
 

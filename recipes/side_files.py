@@ -9,6 +9,7 @@ from typing import Any
 from recipes.embedding.schema import EmbeddingDomain, EmbeddingRecipe
 from recipes.generation.schema import GenerationDomain
 from recipes.kinds import AnyRecipe
+from recipes.safety.schema import SafetyRecipe
 from recipes.schema import Domain, Recipe
 from synth.records.ids import file_hash
 
@@ -31,6 +32,8 @@ def _named(recipe: AnyRecipe) -> Iterator[tuple[str, str]]:
     decontaminate = recipe.curate.decontaminate
     for number, against in enumerate(decontaminate.against if decontaminate else ()):
         yield f"curate.decontaminate.against.{number}", against
+    if isinstance(recipe, SafetyRecipe):
+        return
     dedup = recipe.curate.dedup
     for number, against in enumerate(dedup.against if dedup else ()):
         yield f"curate.dedup.against.{number}", against

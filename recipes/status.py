@@ -63,7 +63,8 @@ def status(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "rounds": rounds,
         "model": str(link.resolve()) if link.is_symlink() else None,
         "pairs": _round(pairs, 0) if pairs.recipe.exists() else None,
-        "base": (read_json(run.base / "evaluation" / "evaluation.json") or {}).get("scores"),
+        "base": read_json(run.base / "evaluation" / "scores.json")
+        or (read_json(run.base / "evaluation" / "evaluation.json") or {}).get("scores"),
         "tokens": sum(each["tokens"].get("sampled", 0) for each in rounds),
         "disk_bytes": folder_bytes(run.root),
         "regenerated": found_in(run),
@@ -73,11 +74,13 @@ def status(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def _round(run: RunFolder, index: int) -> dict[str, Any]:
     folder, metrics = run.round(index), run.metrics(index)
     facts = metrics or {}
+    attacks = {"attacks": _attacks(folder, metrics)} if (folder / "attacks").is_dir() else {}
     return {
         "round": index,
         "state": "closed" if metrics is not None else "open",
         "stages": _steps(folder / "steps")
-        | {name: _stage(folder / name) for name in STAGES if (folder / name).is_dir()},
+        | {name: _stage(folder / name) for name in STAGES if (folder / name).is_dir()}
+        | attacks,
         "model_saved": (folder / "model" / "config.json").exists(),
         "funnel": facts.get("funnel", {}),
         "scores": facts.get("model"),
@@ -85,6 +88,11 @@ def _round(run: RunFolder, index: int) -> dict[str, Any]:
         "timings": facts.get("timings", {}),
         "tokens": facts.get("tokens", {}),
     }
+
+
+def _attacks(folder: Path, metrics: dict[str, Any] | None) -> dict[str, Any]:
+    """Finished attacks of a run of kind `safety`."""
+    return {"rows": len(list(folder.glob("attacks/*/result.json"))), "closed": metrics is not None}
 
 
 def _steps(folder: Path) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from recipes.embedding.schema import EmbeddingRecipe
 from recipes.engine_handle import not_ready
 from recipes.models import is_served
 from recipes.prompting import Prompter, open_tokenizer
+from recipes.safety.schema import SafetyRecipe
 from recipes.schema import Recipe
 from synth.records.errors import InputError, WorkError
 from synth.records.lint import lint
@@ -49,12 +50,16 @@ def validate(recipe: AnyRecipe) -> list[Finding]:
         from recipes.embedding.validation import validate as validate_embedding
 
         return validate_embedding(recipe)
+    if isinstance(recipe, SafetyRecipe):
+        from recipes.safety.validation import validate as validate_safety
+
+        return validate_safety(recipe)
     if not isinstance(recipe, Recipe):
         from recipes.generation.validation import validate as validate_generation
 
         return validate_generation(recipe)
     findings = [*engine_findings(recipe), *training_findings(recipe)]
-    tokenizer, found = _tokenizer(recipe)
+    tokenizer, found = tokenizer_at_hand(recipe)
     findings += found
     for check in (
         *(partial(_domain, recipe, name, tokenizer) for name in recipe.domains),
@@ -140,7 +145,7 @@ def training_findings(recipe: Recipe) -> Iterator[Finding]:
         yield Finding("warning", "problems.fresh", seen, "set problems.per_round")
 
 
-def _tokenizer(recipe: Recipe) -> tuple[Any, list[Finding]]:
+def tokenizer_at_hand(recipe: Recipe) -> tuple[Any, list[Finding]]:
     """The model's tokenizer where it can be had without a download."""
     from recipes import models
 

@@ -17,16 +17,17 @@ from trainers.method_options import (
 from trainers.options import LoraOptions, ScratchOptions, TrainOptions
 
 if TYPE_CHECKING:
+    from trainers.core.model import write_snapshot
     from trainers.embedding.encoder import Encoder, open_encoder
     from trainers.embedding.loop import train_embedder
     from trainers.loop import TrainResult, train
 
 __all__ = [
-    "ContrastiveOptions",
-    "Encoder",
     "AntidoteOptions",
     "BoosterOptions",
+    "ContrastiveOptions",
     "Course",
+    "Encoder",
     "LisaOptions",
     "LoraOptions",
     "RepNoiseOptions",
@@ -39,11 +40,13 @@ __all__ = [
     "open_encoder",
     "train",
     "train_embedder",
+    "write_snapshot",
 ]
 
 # Names that come with torch, and where they are.
 LAZY = {
     "train": "trainers.loop",
+    "write_snapshot": "trainers.core.model",
     "TrainResult": "trainers.loop",
     "train_embedder": "trainers.embedding.loop",
     "Encoder": "trainers.embedding.encoder",

@@ -38,8 +38,9 @@ SHIPPED = {
     "judge": "verifiers.judge:JudgeVerifier",
     "reward_model": "verifiers.reward_model:RewardModelVerifier",
     "pairs": "verifiers.pairs:PairsVerifier",
+    "words": "verifiers.words:WordsVerifier",
 }
-PURE_PYTHON = frozenset({"constraints", "format", "math", "quality", "refusal"})
+PURE_PYTHON = frozenset({"constraints", "format", "math", "quality", "refusal", "words"})
 """Shipped verifiers that judge in Python alone and hold nothing costly: copies of them use more cores."""
 ENTRY_POINTS = "synthloop.verifiers"
 

@@ -32,6 +32,7 @@ VERBS = (
     "curate",
     "train",
     "evaluate",
+    "attack",
     "export",
     "index",
     "search",

@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,6 +227,16 @@ def write_model(
     for name, text in files.items():
         (temporary / name).write_text(text, encoding="utf-8", newline="\n")
     publish(temporary, out)
+
+
+def write_snapshot(model: Any, out: Path, source: str) -> None:
+    """Write a model that is being trained to the folder `out`, as the export of its training would look now.
+
+    The model is not touched: what is written (adapter merged, type and tokenizer those of the folder `source`) is a
+    copy, which takes its memory once more.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_model(out, merged(deepcopy(model)), None, stored_dtype(open_config(source)), {}, source)
 
 
 def publish(temporary: Path, out: Path) -> None:

@@ -11,13 +11,16 @@ and all rng_seeds. No list holds the same problem twice.
 `base` is what people write down: mostly the easy levels, and beside `solution` a column `written` that is the worked
 solution or, more often, a hasty form of it (hasty.py). `train` and `held_out` have all four levels equally often; there
 `solution` is only a reference and self-training does not need it.
+
+Beside them the tiny language that safety is studied in: `harm`, `help`, `mood`, `place` (placeholders.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
+from synth.generators.procedural import placeholders
 from synth.generators.procedural.code_problems import code_problem
 from synth.generators.procedural.draw import SPLITS, Draw, Problem, split_of
 from synth.generators.procedural.hasty import SHARE, hasty
@@ -34,10 +37,11 @@ def generate(name: str, split: str, count: int, rng_seed: int, offset: int = 0) 
 
     Raises InputError for an unknown name or split, a negative count or offset.
     """
-    if name not in _DOMAINS:
-        raise InputError("procedural name", f"'{name}'", did_you_mean(name, NAMES))
-    if split not in SPLITS:
-        raise InputError("procedural split", f"'{split}'", did_you_mean(split, SPLITS))
+    if name not in (*NAMES, *placeholders.NAMES):
+        raise InputError("procedural name", f"'{name}'", did_you_mean(name, (*NAMES, *placeholders.NAMES)))
+    splits = SPLITS if name in _DOMAINS else placeholders.SPLITS
+    if split not in splits:
+        raise InputError("procedural split", f"'{split}'", did_you_mean(split, splits))
     if count < 0 or offset < 0:
         raise InputError("procedural count and offset", f"{count} and {offset}", "neither may be negative")
     seen: set[str] = set()
@@ -46,12 +50,18 @@ def generate(name: str, split: str, count: int, rng_seed: int, offset: int = 0) 
 
 
 def _row(name: str, split: str, rng_seed: int, index: int, seen: set[str]) -> dict[str, Any]:
+    if name in placeholders.NAMES:
+        return placeholders.row(name, split, rng_seed, index, seen) or _used_up(name, split, index)
     for attempt in range(_ATTEMPTS):
         draw = Draw(name, split, rng_seed, index, attempt)
         problem = _DOMAINS[name](draw, draw.weighted(SPLITS[split].levels) + 1)
         if split_of(problem.key) == split and problem.key not in seen:
             seen.add(problem.key)
             return problem.row if split != "base" else _as_written(name, draw, problem.row)
+    _used_up(name, split, index)
+
+
+def _used_up(name: str, split: str, index: int) -> NoReturn:
     raise InputError(
         "procedural count", f"row {index} of {name}/{split} finds no new problem", "ask for fewer"
     )

@@ -1,0 +1,1 @@
+"""Recipes of kind `safety`: align a model, attack it by harmful fine-tuning, report what survived."""

@@ -1,0 +1,170 @@
+"""The attack: fine-tune a model on a downstream task with a share of harmful rows, and measure what is left.
+
+1. Of one seed, p n harmful rows and (1 - p) n rows of the task are drawn (recipes/safety/rows.py).
+2. The model is fine-tuned on them; after the steps in `attack.at` its weights are set aside.
+3. Those weights answer the harmful prompts, the last ones every held-out prompt; then they go.
+4. FOLDER/NAME/result.json closes the attack. Over seeds: the mean, with an interval.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipes import stats
+from recipes.improve import training_facts
+from recipes.safety.measure import measure
+from recipes.safety.rows import Cell, cells
+from synth.records.errors import InputError, WorkError
+from synth.records.ids import content_hash, model_hash
+from synth.records.jsonl import write_json
+from synth.store import read_json
+
+if TYPE_CHECKING:
+    from recipes.safety.context import Context
+
+log = logging.getLogger("synthloop")
+Row = dict[str, Any]
+RESULT = "result.json"
+FREE_OPTIONS = ("save_every", "trackers", "threads")
+
+
+def attack_all(ctx: Context, model: Path, digest: str, folder: Path) -> list[Row]:
+    """The results of every attack of the recipe on `model`; finished ones are only read. Raises LimitReached."""
+    found, attacks = [], cells(ctx.recipe)
+    for number, cell in enumerate(attacks, start=1):
+        _begun(ctx, digest, cell, folder / cell.name)
+        done = read_json(folder / cell.name / RESULT)
+        if done is None:
+            ctx.check_limits()
+            done = _attack(ctx, model, digest, cell, folder / cell.name, f"attack {number} of {len(attacks)}")
+        found.append(done)
+    return found
+
+
+def _rows(ctx: Context, cell: Cell) -> list[Row]:
+    defended = ctx.recipe.attack.train.method != "sft"
+    return [*ctx.pools.drawn(cell), *(ctx.alignment if defended else [])]
+
+
+def _begun(ctx: Context, digest: str, cell: Cell, folder: Path) -> None:
+    """Write down what is attacked with which rows. Raises InputError where `folder` holds another attack."""
+    options = asdict(ctx.recipe.attack_options(cell.lr))
+    lasting = {key: value for key, value in options.items() if key not in FREE_OPTIONS}
+    rows = [row["sample_id"] for row in _rows(ctx, cell)]
+    identity = content_hash(digest, cell.facts(), ctx.recipe.attack.train.method, lasting, rows)
+    found = read_json(folder / "attack.json")
+    if found is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "attack.json", {"hash": identity, "model": digest, **cell.facts()})
+    elif found["hash"] != identity:
+        seen = "holds an attack on another model, or with other rows or options"
+        raise InputError(str(folder), seen, "choose another --out, or delete that folder")
+
+
+def _attack(ctx: Context, model: Path, digest: str, cell: Cell, folder: Path, title: str) -> Row:
+    import trainers
+
+    ctx.free_accelerator()
+    attack, rows, options = ctx.recipe.attack, _rows(ctx, cell), ctx.recipe.attack_options(cell.lr)
+    if attack.at:
+        options = replace(options, eval_every=math.gcd(*attack.at))
+    told = f"p {cell.p:g}, n {cell.n}, seed {cell.rng_seed}"
+    with ctx.progress.stage(f"{title} ({told}): {len(rows)} rows") as bar:
+        result = trainers.train(
+            str(model),
+            rows,
+            str(folder / "model"),
+            options,
+            cell.rng_seed,
+            method=attack.train.method,
+            evaluate=_setting_aside(attack.at, model, folder) if attack.at else None,
+            lineage={"attacked model": digest, **cell.facts()},
+            on_step=lambda entry: bar.update(entry["step"], entry["steps"]),
+            log=log.info,
+            hub={"trust_remote_code": ctx.recipe.model.trust_remote_code},
+        )
+    late = [step for step in attack.at if step > result.steps]
+    if late:
+        seen = f"step {late[0]}, and the attack has {result.steps}"
+        raise WorkError("attack.at", seen, "leave it out, or give the attack more epochs")
+    steps = {step: measured(ctx, folder, step) for step in sorted(attack.at) if step < result.steps}
+    last = measure(
+        ctx, folder / "model", model_hash(folder / "model"), folder / "evaluation", f"{title}: measuring"
+    )
+    steps[result.steps] = last
+    closed = {
+        "model": digest,
+        "attack": cell.facts(),
+        "steps": {str(step): found["scores"] for step, found in steps.items()},
+        "training": training_facts(result),
+        "tokens": sum(found["tokens"] for found in steps.values()),
+    }
+    write_json(folder / RESULT, closed)
+    for place in folder.glob("step-*/model"):
+        shutil.rmtree(place)
+    if not attack.keep_models:
+        shutil.rmtree(folder / "model")
+    return closed
+
+
+def _setting_aside(at: list[int], model: Path, folder: Path) -> Callable[[Any, int], Mapping[str, float]]:
+    """An evaluation that writes the weights of the steps in `at`, and measures nothing itself: the engine that will
+    answer cannot share the accelerator with a training."""
+    import trainers
+
+    def write(trained: Any, step: int) -> Mapping[str, float]:
+        if step in at:
+            trainers.write_snapshot(trained, _step(folder, step) / "model", str(model))
+        return {}
+
+    return write
+
+
+def _step(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:05d}"
+
+
+def measured(ctx: Context, folder: Path, step: int) -> Row:
+    """The harmful score after `step` steps."""
+    place = _step(folder, step)
+    digest, title = model_hash(place / "model"), f"step {step}: measuring"
+    return measure(ctx, place / "model", digest, place / "evaluation", title, ("harmful",))
+
+
+def over_seeds(results: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """One row for each task, n, p and learning rate: {task, n, p, lr, rng_seeds, "steps": {step: S}}.
+
+    Of several seeds the value is the mean over seeds with Student's 95 % interval; of one it is that seed's, with its
+    interval over prompts.
+    """
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for result in results:
+        attack = result["attack"]
+        groups[attack["task"], attack["n"], attack["p"], attack["lr"]].append(result)
+    rows = []
+    for (task, n, p, lr), found in groups.items():
+        steps = {step: _mean([each["steps"][step] for each in found]) for step in found[0]["steps"]}
+        seeds = [each["attack"]["rng_seed"] for each in found]
+        rows.append({"task": task, "n": n, "p": p, "lr": lr, "rng_seeds": seeds, "steps": steps})
+    return rows
+
+
+def _mean(scores: list[Mapping[str, Any]]) -> Row:
+    if len(scores) == 1:
+        return dict(scores[0])
+    return {
+        domain: {
+            name: stats.mean_interval([each[domain][name]["value"] for each in scores])
+            if isinstance(value, Mapping)
+            else value
+            for name, value in metrics.items()
+        }
+        for domain, metrics in scores[0].items()
+    }

@@ -1,0 +1,204 @@
+"""A run of kind `safety`: measure the base, align it, measure it, attack it, tell what survived.
+
+1. The base answers the held-out prompts: DIR/base/evaluation.
+2. It is aligned on `prompt`/`refusal`/`harmful` rows: DIR/round-00/model, measured in DIR/round-00/evaluation.
+3. Every attack of the recipe (recipes/safety/attack.py): DIR/round-00/attacks/NAME.
+4. DIR/round-00/metrics.json, DIR/harmful_score.png.
+
+What is on disk is never made again: a stopped run goes on inside the step it was in.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipes.context import Clock
+from recipes.improve import training_facts
+from recipes.progress import Progress
+from recipes.running import running
+from recipes.safety.attack import attack_all, over_seeds
+from recipes.safety.context import Context, prepare
+from recipes.safety.measure import measure
+from recipes.safety.report import attack_table, plot_attacks, scores_table
+from synth.records.errors import InputError
+from synth.records.ids import content_hash, model_hash
+from synth.records.jsonl import write_json, write_jsonl
+from synth.store import RunFolder, RunLock, read_json
+
+if TYPE_CHECKING:
+    from recipes.safety.schema import SafetyRecipe
+
+log = logging.getLogger("synthloop")
+Row = dict[str, Any]
+PICTURE, ATTACKS = "harmful_score.png", "attacks.json"
+
+
+def run_safety(recipe: SafetyRecipe, folder: RunFolder, check: Callable[[Row], None], workers: int) -> str:
+    """Run or resume the recipe in `folder`, which is locked. Returns the status it ends with: done or stopped.
+
+    `check` is given the facts that a resumed run must find unchanged, before anything is written.
+    """
+    from recipes.runner import package_versions
+
+    progress = Progress()
+    ctx, facts = prepare(recipe, progress, workers)
+    try:
+        check(facts)
+    except BaseException:
+        ctx.close()
+        raise
+    told = {**facts, "engine": ctx.engine.name, "packages": package_versions()}
+    with running(recipe, folder, told, progress, ctx.close) as end:
+        _work(ctx, folder)
+    return end.status
+
+
+def _work(ctx: Context, folder: RunFolder) -> None:
+    recipe, place, clock = ctx.recipe, folder.round(0), Clock()
+    ctx.check_limits()
+    _tell_left_out(ctx, place)
+    base = measure(ctx, ctx.base, ctx.base_hash, folder.base / "evaluation", "base: measuring")
+    clock.lap("base")
+    metrics: Row = {"base": base["scores"], "model": None, "accepted": None, "sampler": ctx.base_hash}
+    model, digest, trained, tokens = ctx.base, ctx.base_hash, None, base["tokens"]
+    if recipe.train.method != "none":
+        model = place / "model"
+        digest, trained = _aligned(ctx, folder)
+        clock.lap("train")
+        found = measure(ctx, model, digest, place / "evaluation", "aligned: measuring")
+        metrics["model"], tokens = found["scores"], tokens + found["tokens"]
+        clock.lap("evaluate")
+    folder.point_model(model)
+    ctx.progress.say(scores_table(metrics))
+    results = attack_all(ctx, model, digest, place / "attacks")
+    clock.lap("attack")
+    metrics |= {
+        "model_hash": digest,
+        "method": recipe.train.method,
+        "funnel": {},
+        "training": trained,
+        "attacks": results,
+        "over_seeds": over_seeds(results),
+        "timings": clock.seconds,
+        "tokens": {
+            "sampled": tokens + sum(each["tokens"] for each in results),
+            "trained": (trained or {}).get("trained_tokens", 0),
+        },
+    }
+    before = folder.metrics(0)
+    if before is None or before["attacks"] != results:
+        write_json(place / "metrics.json", metrics)
+    _tell(ctx.progress, recipe.harmful, folder.root, {recipe.name: metrics})
+
+
+def _tell_left_out(ctx: Context, place: Path) -> None:
+    if not ctx.left_out:
+        return
+    file = place / "left_out.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(file, ctx.left_out)
+    ctx.progress.say(f"{len(ctx.left_out)} rows are too close to held-out prompts, left out: {file}")
+
+
+def _aligned(ctx: Context, folder: RunFolder) -> tuple[str, Row]:
+    """Align the base; returns the aligned model's hash and facts about the training."""
+    import trainers
+
+    place, recipe = folder.round(0), ctx.recipe
+    done = read_json(place / "training" / "manifest.json")
+    if done is not None:
+        return done["model"], done["training"]
+    ctx.free_accelerator()
+    lineage = {"base model": recipe.model.path, "recipe": recipe.name, "rows": len(ctx.alignment)}
+    place.mkdir(parents=True, exist_ok=True)
+    with ctx.progress.stage(f"aligning ({recipe.train.method}) on {len(ctx.alignment)} rows") as bar:
+        result = trainers.train(
+            str(ctx.base),
+            ctx.alignment,
+            str(place / "model"),
+            recipe.align_options(),
+            recipe.rng_seed,
+            method=recipe.train.method,
+            lineage=lineage,
+            on_step=lambda entry: bar.update(entry["step"], entry["steps"]),
+            log=log.info,
+            hub={"trust_remote_code": recipe.model.trust_remote_code},
+        )
+    digest, training = model_hash(place / "model"), training_facts(result)
+    (place / "training").mkdir(exist_ok=True)
+    write_json(place / "training" / "manifest.json", {"model": digest, "training": training})
+    return digest, training
+
+
+def _tell(progress: Progress, harmful: str, out: Path, compared: dict[str, Row]) -> None:
+    """The table of attacks and its picture, one line a model."""
+    if not any(metrics["over_seeds"] for metrics in compared.values()):
+        return
+    for name, metrics in compared.items():
+        progress.say(f"{name}\n{attack_table(metrics['over_seeds'], harmful)}")
+    lines = {name: metrics["over_seeds"] for name, metrics in compared.items()}
+    progress.say(f"harmful score: {plot_attacks(lines, out / PICTURE, harmful)}")
+
+
+def attack_alone(
+    recipe: SafetyRecipe, model: str, out: Path, compare: list[str], progress: Progress, workers: int
+) -> Row:
+    """`synth attack`: the recipe's attacks on any checkpoint. Writes OUT/attacks.json and the picture; the results of
+    other folders (`compare`: runs of kind safety, or other OUTs) are drawn beside them. Goes on where it was stopped.
+    """
+    from recipes.runner import make_folder
+
+    if not recipe.named("task"):
+        raise InputError("domains", "no domain of role task to fine-tune on", "give one")
+    others = {Path(name).name: _others(Path(name)) for name in compare}
+    if (Path(model) / "model" / "config.json").exists() and not (Path(model) / "config.json").exists():
+        raise InputError("--model", f"{model} is a run, not a model", f"did you mean {model}/model?")
+    make_folder(out, "--out")
+    if any(out.iterdir()) and not (out / "identity.json").exists() and not (out / "lock").exists():
+        raise InputError("--out", f"{out} is not empty and holds no attack", "choose another --out")
+    lock = RunLock(out)
+    try:
+        ctx, facts = prepare(recipe, progress, workers, model)
+        try:
+            _same_attack(
+                out, content_hash(recipe.identity(), facts["model"]["hash"], facts["data"]["held_out"])
+            )
+            before = measure(
+                ctx, ctx.base, ctx.base_hash, out / "evaluation", "before the attacks: measuring"
+            )
+            results = attack_all(ctx, ctx.base, ctx.base_hash, out / "attacks")
+        finally:
+            ctx.close()
+    finally:
+        lock.release()
+    found = {
+        "path": model,
+        "model_hash": ctx.base_hash,
+        "model": before["scores"],
+        "attacks": results,
+        "over_seeds": over_seeds(results),
+    }
+    write_json(out / ATTACKS, found)
+    _tell(progress, recipe.harmful, out, {out.name: found, **others})
+    return found
+
+
+def _same_attack(out: Path, identity: str) -> None:
+    """Refuse a folder that holds attacks of another recipe or on another model."""
+    found = read_json(out / "identity.json")
+    if found is None:
+        write_json(out / "identity.json", {"hash": identity})
+    elif found["hash"] != identity:
+        seen = f"{out} holds attacks on another model, or of another recipe"
+        raise InputError("--out", seen, "choose another --out")
+
+
+def _others(folder: Path) -> Row:
+    found = read_json(folder / ATTACKS) or RunFolder(folder).metrics(0)
+    if found is None or "over_seeds" not in found:
+        fix = "name the folder of a finished `synth attack`, or of a run of kind safety"
+        raise InputError("--compare", f"{folder} holds no attacks", fix)
+    return found
