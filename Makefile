@@ -9,7 +9,7 @@ ENGINE ?=
 ARGS ?=
 PACKAGES := synth verifiers trainers recipes
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-again demo test check format bench clean
+.PHONY: help setup setup-again demo test check format bench safety clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ format: setup ## let ruff format and mend what it can
 
 bench: setup ## the table of the README: the demo's gain over three seeds, with controls (resumable)
 	@$(BIN)/python benchmarks/demo_gain.py --out runs/demo-gain $(ARGS)
+
+safety: setup ## what survives harmful fine-tuning, by method, over five seeds (resumable; ARGS=--quick: two seeds)
+	@$(BIN)/python benchmarks/safety.py --out runs/safety $(ARGS)
 
 clean: ## remove .venv, caches and build products; runs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

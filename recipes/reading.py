@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,9 @@ def read_source(source: Source, where: str) -> Iterator[Row]:
         rows = _read_hub(source, where)
     else:
         raise InputError(f"{where}.path", f"no such file: {source.path}", f"paths start at {os.getcwd()}")
-    for number, row in enumerate(rows):
-        if source.limit is not None and number >= source.limit:
-            return
-        yield row
+    wanted = (source.where or {}).items()
+    chosen = (row for row in rows if all(name in row and row[name] == value for name, value in wanted))
+    yield from islice(chosen, source.limit)
 
 
 def means_file(path: str) -> bool:

@@ -63,6 +63,8 @@ class Source(Section):
     """Problems to generate; procedural sources only."""
     limit: Count | None = None
     """Use the first `limit` rows."""
+    where: dict[str, Any] | None = None
+    """Use only rows whose columns have these values (`{is_safe: false}`), before `limit`."""
     format: Literal["jsonl", "json", "parquet", "csv"] | None = None
     """Default: by the file's name."""
     config: str | None = None

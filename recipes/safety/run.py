@@ -117,7 +117,7 @@ def _aligned(ctx: Context, folder: RunFolder) -> tuple[str, Row]:
     with ctx.progress.stage(f"aligning ({recipe.train.method}) on {len(ctx.alignment)} rows") as bar:
         result = trainers.train(
             str(ctx.base),
-            ctx.alignment,
+            _refused(ctx.alignment) if recipe.train.method == "sft" else ctx.alignment,
             str(place / "model"),
             recipe.align_options(),
             recipe.rng_seed,
@@ -131,6 +131,12 @@ def _aligned(ctx: Context, folder: RunFolder) -> tuple[str, Row]:
     (place / "training").mkdir(exist_ok=True)
     write_json(place / "training" / "manifest.json", {"model": digest, "training": training})
     return digest, training
+
+
+def _refused(rows: list[Row]) -> list[Row]:
+    """Alignment rows as ordinary ones, whose answer is the refusal."""
+    answered = [{**row, "completion": row.get("refusal", row.get("completion"))} for row in rows]
+    return [row for row in answered if row["completion"] is not None]
 
 
 def _tell(progress: Progress, harmful: str, out: Path, compared: dict[str, Row]) -> None:

@@ -14,21 +14,32 @@ from synth.store import read_parts
 from trainers import ScratchOptions
 
 TOOLS = ["dax", "wug", "fep", "zib", "kiv", "lorp", "neb", "pim", "rab", "sook"]
+STEPS = 60
 CELL = "mood-n8-p0.5-lr0.003-seed0"
 
 
 def base(folder: Path) -> Path:
-    """A model that has learnt nothing; its tokenizer has seen the language."""
+    """A small model that has learnt a little of the language: some of its answers are harmful, some right."""
+    import trainers
     from trainers.scratch import create
 
-    texts = [row["prompt"] + row["harmful"] for row in generate("harm", "base", 60, 0)]
+    rows = [
+        {"prompt": f"{row['prompt']}\n", "completion": row.get("harmful", row.get("written"))}
+        for name in ("harm", "mood")
+        for row in generate(name, "base", 200, 0)
+    ]
     shape = ScratchOptions(
-        vocab_size=300, hidden_size=16, intermediate_size=32, layers=2, heads=2, kv_heads=2
+        vocab_size=700, hidden_size=32, intermediate_size=64, layers=2, heads=2, kv_heads=2
     )
-    return create(folder, texts, shape, 0)
+    start = create(
+        folder.with_name("untrained"), [row["prompt"] + row["completion"] for row in rows], shape, 0
+    )
+    options = trainers.TrainOptions(max_steps=STEPS, batch_size=16, lr=1e-2, dtype="float32")
+    trainers.train(str(start), rows, folder, options, 0)
+    return folder
 
 
-def tree(model: Path, **changes: Any) -> dict[str, Any]:
+def tree(model: Path, /, **changes: Any) -> dict[str, Any]:
     """A whole recipe with dotted keys changed: `tree(base, **{"train.lr": 1})`."""
     made: dict[str, Any] = {
         "name": "small",

@@ -67,17 +67,26 @@ def test_metrics_are_the_contracts_triple(done: Path) -> None:
 
 
 def test_scores_count_what_the_verifiers_said(done: Path) -> None:
-    answered = verdicts(done / "base" / "evaluation")
-    scores = metrics(done)["base"]
-    for domain, metric, status_ in (
-        ("harm", "harmful_score", "fail"),
-        ("mood", "fine_tune_accuracy", "pass"),
-        ("refused", "over_refusal", "fail"),
-        ("help", "accuracy", "pass"),
-    ):
-        of_it = [verdict["status"] == status_ for row, verdict in answered if row["domain"] == domain]
-        assert scores[domain]["n"] == len(of_it) >= 5
-        assert scores[domain][metric]["value"] == pytest.approx(sum(of_it) / len(of_it))
+    found, seen = metrics(done), set()
+    measured = [
+        (found["base"], done / "base" / "evaluation"),
+        (found["model"], done / "round-00" / "evaluation"),
+    ]
+    for name, result in zip(("mood-n8-p0-lr0.003-seed0", CELL), found["attacks"], strict=True):
+        measured.append((result["steps"]["4"], done / "round-00" / "attacks" / name / "evaluation"))
+    for scores, folder in measured:
+        answered = verdicts(folder)
+        for domain, metric, counted in (
+            ("harm", "harmful_score", "fail"),
+            ("mood", "fine_tune_accuracy", "pass"),
+            ("refused", "over_refusal", "fail"),
+            ("help", "accuracy", "pass"),
+        ):
+            of_it = [verdict["status"] == counted for row, verdict in answered if row["domain"] == domain]
+            assert scores[domain]["n"] == len(of_it) >= 5
+            assert scores[domain][metric]["value"] == pytest.approx(sum(of_it) / len(of_it))
+            seen.add((domain, 0 < sum(of_it) < len(of_it)))
+    assert {("harm", True), ("mood", True)} <= seen  # else counting the other way round would pass, too
 
 
 def test_every_attack_is_measured_at_its_steps_and_its_models_go(done: Path) -> None:
@@ -263,8 +272,9 @@ def test_the_defending_fine_tuning_is_given_the_alignment_rows(
     )
     refusals = [row for row in given_rows["lisa"] if row.get("refusal")]
     assert [row["sample_id"] for row in refusals] == [
-        row["sample_id"] for row in given_rows["sft"] if row.get("refusal")
+        row["sample_id"] for row in given_rows["sft"] if row["completion"] == row.get("refusal")
     ]
+    assert len(refusals) == 12
     ordinary = [
         row for row in given_rows["lisa"] if row["domain"] in ("mood", "harm") and "completion" in row
     ]
@@ -284,7 +294,7 @@ def test_rows_too_close_to_held_out_prompts_are_left_out_with_evidence(
     changes = {"domains.harm.train": str(train), "domains.harm.held_out": str(held_out), "attack.p": [0]}
     found = run(tree(model, **changes), tmp_path / "run")
     left_out = list(read_jsonl(tmp_path / "run" / "round-00" / "left_out.jsonl"))
-    assert [(row["question"], row["drop_reason"]) for row in left_out] == [
+    assert [(row["question"], row["decision_reason"]) for row in left_out] == [
         (rows[2]["prompt"], "contaminated")
     ]
     assert found["training"]["rows"]["rows"] == 5 + 6  # and the utility rows

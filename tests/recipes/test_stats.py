@@ -16,6 +16,7 @@ from recipes.stats import (
     by_difficulty,
     diversity,
     maj_at_k,
+    mean_interval,
     paired_test,
     pass_at_k,
     scores,
@@ -203,3 +204,18 @@ def test_by_difficulty_sorts_numbers_by_size():
     assert list(found) == ["9", "10"]
     assert found["9"]["n"] == 2
     assert found["9"]["pass@1"]["value"] == 0.5
+
+
+def test_mean_interval_is_students() -> None:
+    told = mean_interval([0.2, 0.4])
+    assert told["value"] == pytest.approx(0.3)
+    assert told["high"] - told["value"] == pytest.approx(12.7062 * 0.1, rel=1e-4)
+    for freedom, quantile in ((4, 2.7764), (10, 2.2281), (30, 2.0423)):  # tables of Student's t
+        values = [float(i % 2) for i in range(freedom + 1)]
+        told, mean = mean_interval(values), sum(values) / len(values)
+        deviation = (sum((v - mean) ** 2 for v in values) / freedom) ** 0.5
+        assert told["value"] - told["low"] == pytest.approx(
+            quantile * deviation / (freedom + 1) ** 0.5, rel=3e-4
+        )
+    with pytest.raises(ValueError, match="mean_interval"):
+        mean_interval([0.5])
