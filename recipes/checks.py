@@ -20,6 +20,7 @@ from synth.records.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     from recipes.generation.schema import GenerationRecipe
     from recipes.kinds import AnyRecipe
+    from recipes.safety.schema import SafetyRecipe
 
 Problem = tuple[Path_, str, str]
 """Where, what was seen, what to do."""
@@ -92,7 +93,9 @@ def check_rooms(tree: Mapping[str, Any], recipe: AnyRecipe | None) -> Iterator[P
                 getattr(recipe.domains[name], room).options = filled
 
 
-def _from_model(asking: Recipe | GenerationRecipe | Writer, options: Mapping[str, Any]) -> dict[str, Any]:
+def _from_model(
+    asking: Recipe | GenerationRecipe | SafetyRecipe | Writer, options: Mapping[str, Any]
+) -> dict[str, Any]:
     """Engine options that the recipe says under `model`, unless `engine.options` says otherwise."""
     model = asking.model.model_dump(include={"dtype", "trust_remote_code"})
     return {key: value for key, value in model.items() if key in options and key not in asking.engine.options}

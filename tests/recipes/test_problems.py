@@ -167,6 +167,17 @@ def test_limit_takes_the_first_rows(tmp_path: Path) -> None:
     assert prompts(rows) == [row["question"] for row in ROWS[:3]]
 
 
+def test_where_keeps_rows_with_these_values_before_the_limit(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "r.jsonl", [*ROWS, {"question": "no level", "answer": "#### 1"}])
+    source = {"path": str(path), "where": {"level": 1}, "limit": 2}
+    rows = train(recipe_of(tmp_path, **{"domains.math.train": source, "problems.order": "file"}))
+    wanted = [row["question"] for row in ROWS if row["level"] == 1]
+    assert len(wanted) > 2
+    assert prompts(rows) == wanted[:2]
+    with pytest.raises(InputError, match="holds no rows"):
+        train(recipe_of(tmp_path, **{"domains.math.train": {"path": str(path), "where": {"level": "1"}}}))
+
+
 def test_separators_inside_text_survive(tmp_path: Path) -> None:
     row = {"question": "a\u2028b\x85c\x00d", "answer": "#### 1"}
     path = write_rows(tmp_path / "r.jsonl", [row])
@@ -197,6 +208,24 @@ def test_ids_depend_on_content_and_domain_alone(tmp_path: Path) -> None:
         "domains": {"other": {**changed, "train": str(tmp_path / "train.jsonl"), "held_out": str(path)}}
     }
     assert {row["problem_id"] for row in train(recipe_of(tmp_path, **changes))}.isdisjoint(first.values())
+
+
+def test_values_of_a_column_get_names_and_others_are_unusable(tmp_path: Path) -> None:
+    rows = [{"question": f"q{i}", "label": label} for i, label in enumerate((0, 1, "1", 2))]
+    changes = {
+        "domains.math.train": str(write_rows(tmp_path / "labels.jsonl", rows)),
+        "domains.math.held_out": str(write_rows(tmp_path / "others.jsonl", rows[:1])),
+        "domains.math.columns": {
+            "prompt": "question",
+            "reference": {"column": "label", "values": {"0": "negative", "1": "positive"}},
+        },
+        "problems.order": "file",
+        "problems.max_bad": 0.5,
+    }
+    problems = train(recipe_of(tmp_path, **changes))
+    assert [row["reference"] for row in problems] == ["negative", "positive", "positive"]
+    with pytest.raises(InputError, match="label is '2', for which reference has no value"):
+        train(recipe_of(tmp_path, **{**changes, "problems.max_bad": 0.1}))
 
 
 def test_kinds_of_columns(tmp_path: Path) -> None:
