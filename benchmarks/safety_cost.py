@@ -3,9 +3,10 @@
     python benchmarks/safety_cost.py [--rounds 9] [--threads 1] [--lora]
 
 Time: a random Llama of 5.6M parameters, steps of ten rows of 96 to 128 tokens, half of them answer, and as many
-harmful rows; a step is the method's gradient, the clipping and AdamW. Every round takes each method's steps one after
-the other, SFT first; the ratio of a round is to its own SFT step, and the table gives the median over the rounds and
-the smallest and largest. Wall time is what a user waits; CPU time hardly sees what else the machine does.
+harmful rows of the same lengths; a step is the method's gradient, the clipping and AdamW. Every round takes each
+method's steps one after the other, SFT first; the ratio of a round is to its own SFT step, and the table gives the
+median over the rounds and the smallest and largest. Wall time is what a user waits; CPU time hardly sees what else the
+machine does.
 
 Memory (Linux): the peak of a process that takes two steps of a Llama of 29M parameters with rows of up to 16 tokens,
 less that of a process which does the same with SFT, in copies of the trained tensors (float32). Rows are so short that
@@ -66,8 +67,7 @@ class Trainer:
         name, section = CASES[case]
         self.options = TrainOptions(**section)
         self.method, self.optimizer = make(name, self.options), adamw(self.model, self.options)
-        draw = random.Random(0)
-        self.rows = {name: rows(draw, length) for name in ("rows", "alignment", "harmful", "user")}
+        self.rows = {name: rows(name, length) for name in ("rows", "alignment", "harmful", "user")}
         self.taken = 0
 
     def step(self) -> None:
@@ -87,11 +87,12 @@ class Trainer:
         return sum(p.numel() * 4 for p in self.model.parameters() if p.requires_grad)
 
 
-def rows(draw: random.Random, length: int) -> list[Example]:
-    """Ragged rows of up to `length` tokens, half of them answer."""
+def rows(name: str, length: int) -> list[Example]:
+    """Ragged rows of up to `length` tokens, half of them answer; of the same lengths for every name."""
+    lengths, draw = random.Random(0), random.Random(name)
     made = []
     for _ in range(ROWS):
-        count = draw.randint(length * 3 // 4, length)
+        count = lengths.randint(length * 3 // 4, length)
         ids = [draw.randrange(2, VOCAB) for _ in range(count)]
         made.append(Example.of(ids, [int(i >= count // 2) for i in range(count)]))
     return made

@@ -16,8 +16,9 @@ bracket is what one normalised step of harmful fine-tuning would gain. One optim
 As in the paper the inner step's Jacobian is taken for the identity: g - g' stands for the bracket's gradient, and
 nothing is differentiated twice. Every gradient is that of a whole step's rows averaged over ranks, so neither micro-
 batches nor ranks change the norm. Trained weights are float32 (a step of alpha 0.1 over millions of weights is below
-bfloat16's resolution). Beyond SFT one copy of the trained tensors exists at a time: g, which gives way to the saved
-weights tensor by tensor.
+bfloat16's resolution). Beyond SFT's tensors one copy of the trained ones exists at a time: g, which gives way to the
+saved weights tensor by tensor. As `.grad` is there already while the harmful passes hold their activations, the peak is
+up to two copies above SFT's.
 
 Options beyond the paper: courses of lambda and alpha over the steps, and the regulariser in every k-th step only
 (lambda is not scaled up by k, and the harmful rows go on where they were).
