@@ -32,8 +32,8 @@ SETTINGS: dict[str, list[str]] = {
     "sft": ["train.method=sft", "train.booster=null"],
     "vaccine": ["train.method=vaccine", "train.booster=null", 'train.vaccine={"rho": 2}'],
     "repnoise": ["train.method=repnoise", "train.booster=null", 'train.repnoise={"alpha": 1, "beta": 0.001}'],
-    "booster": ['train.booster={"lam": 1, "alpha": 0.1}'],
-    "booster+vaccine": ['train.booster={"lam": 1, "alpha": 0.1, "vaccine": {"rho": 2}}'],
+    "booster": ['train.booster={"lam": 1, "alpha": 0.01}'],
+    "booster+vaccine": ['train.booster={"lam": 1, "alpha": 0.01, "vaccine": {"rho": 2}}'],
     "lisa": [
         "train.method=sft",
         "train.booster=null",
@@ -41,7 +41,7 @@ SETTINGS: dict[str, list[str]] = {
         'attack.train.lisa={"alignment_steps": 10, "user_steps": 90, "rho": 1}',
     ],
 }
-"""Method: how it differs from `safety-demo`."""
+"""Method: how it differs from `safety-demo`. None was tuned yet."""
 CANDIDATES: dict[str, list[str]] = {
     "vaccine": [f'train.vaccine={{"rho": {rho}}}' for rho in (0.5, 2, 5)],
     "repnoise": [
@@ -50,10 +50,10 @@ CANDIDATES: dict[str, list[str]] = {
     "booster": [
         f'train.booster={{"lam": {lam}, "alpha": {alpha}}}'
         for lam in (0.5, 1, 2)
-        for alpha in (0.05, 0.1, 0.2)
+        for alpha in (0.005, 0.01, 0.03)
     ],
     "booster+vaccine": [
-        f'train.booster={{"lam": {lam}, "alpha": 0.1, "vaccine": {{"rho": {rho}}}}}'
+        f'train.booster={{"lam": {lam}, "alpha": 0.01, "vaccine": {{"rho": {rho}}}}}'
         for lam in (1, 2)
         for rho in (0.5, 2)
     ],
