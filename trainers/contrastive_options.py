@@ -82,7 +82,7 @@ class ContrastiveOptions:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     early_stopping: EarlyStopping | None = None
-    """Stop on a metric of `evaluate`; needs `eval_every`."""
+    """Stop on a metric of `evaluate`; needs `eval_every`, and `mode: max` where more is better."""
     eval_every: int | None = None
     """Evaluate every so many steps; null is once, after the last step."""
     save_every: int = 100

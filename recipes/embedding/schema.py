@@ -28,6 +28,7 @@ from recipes.schema import (
 from synth.curate.options import CurateOptions
 from synth.retrieval.options import MiningOptions
 from trainers.contrastive_options import ContrastiveOptions
+from trainers.options import EarlyStopping
 
 EMBEDDING = "embedding"
 METRICS = ("ndcg", "mrr", "recall")
@@ -123,6 +124,16 @@ class MineSection(MiningOptions):
 
 
 @dataclass(frozen=True)
+class SearchStopping(EarlyStopping):
+    """Stop when a search among validation pairs gets no better."""
+
+    mode: Literal["max"] = "max"
+    """Of all that is measured of a search, more is better."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
 class ContrastiveSection(ContrastiveOptions):
     """The trainer's options and what only the loop over rounds knows."""
 
@@ -134,6 +145,8 @@ class ContrastiveSection(ContrastiveOptions):
     """`all_rounds`: a pair has the negatives of earlier rounds, too, behind this round's."""
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the pairs that is not trained on but searched during training (for `early_stopping`)."""
+    early_stopping: SearchStopping | None = None
+    """Stop on a metric of that search; needs `eval_every`."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 

@@ -28,6 +28,8 @@ from recipes.retrieval.sets import pairs_set
 from recipes.settings import load_any
 from synth.records.errors import InputError
 from synth.store import read_parts
+from trainers.core.checkpoint import Progress
+from trainers.core.evaluate import Stopper
 
 HERE = Path(__file__)
 SHARED = ("curate.", "train.lora.", "train.early_stopping.", "writer.model.scratch.")
@@ -172,6 +174,24 @@ def test_train_options_reach_trainer_and_encoder_unchanged(fakes: Fakes, tmp_pat
         if field.name in changed and field.name not in ("lora", "early_stopping"):
             assert getattr(call.options, field.name) == changed[field.name]
     assert set(changed) - {field.name for field in fields(call.options)} == {"validation_share"}
+
+
+def test_early_stopping_takes_more_of_a_metric_for_better(fakes: Fakes, tmp_path: Path) -> None:
+    changes = {
+        "train.early_stopping": {"metric": "ndcg@10"},
+        "train.eval_every": 1,
+        "train.validation_share": 0.2,
+    }
+    run(fakes.tree(**changes), tmp_path / "run")
+    (call,) = fakes.trained
+    stopper, progress = Stopper(call.options.early_stopping), Progress()
+    seen = []
+    for step, value in enumerate((0.5, 0.7, 0.6), start=1):
+        progress.step = step
+        seen.append(stopper.improved({"ndcg@10": value}, progress))
+    assert (seen, progress.best_step) == ([True, True, False], 2)
+    with pytest.raises(InputError, match=r"train\.early_stopping\.mode: seen \"min\"\n  use max"):
+        load_any(fakes.tree(**changes, **{"train.early_stopping.mode": "min"}))
 
 
 def test_method_none_mines_and_measures_nothing(fakes: Fakes, tmp_path: Path) -> None:
