@@ -106,6 +106,29 @@ def test_embed_domain(fakes: Fakes, tmp_path: Path) -> None:
     assert {row["instruction"] for row in dataset(tmp_path / "run")} == {""}
 
 
+def passage(topic: str) -> str:
+    """150 words."""
+    return " ".join(f"The {topic} was seen in the year {1800 + number} by them." for number in range(15))
+
+
+def test_embed_domain_keeps_all_queries_of_a_long_passage(fakes: Fakes, tmp_path: Path) -> None:
+    rows = [
+        {"query": f"what is the {detail} of {topic} ?", "positive": passage(topic)}
+        for topic in TOPICS
+        for detail in ("cost", "age", "weight")
+    ]
+    changes = (
+        f"domains.documents.train={write_rows(tmp_path / 'pairs.jsonl', rows)}",
+        "domains.documents.generator=null",
+        "domains.documents.held_out.share=0.3",
+        "writer=null",
+        f"train.guide={fakes.base}",
+    )
+    ran("embed-domain", fakes, tmp_path / "run", *changes)
+    counts = decisions(tmp_path / "run")
+    assert counts == {"kept": len(rows) - counts["held_out"], "held_out": counts["held_out"]}
+
+
 def test_embed_e5(fakes: Fakes, tmp_path: Path) -> None:
     small = [
         f"domains.{name}.generator.options.{option}"
