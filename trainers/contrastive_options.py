@@ -134,6 +134,8 @@ class ContrastiveOptions:
             require(getattr(self, name) >= 0, name, getattr(self, name), "use 0 or more")
         whole = self.warmup < 1 or self.warmup == int(self.warmup)
         require(whole, "warmup", self.warmup, "use a share below 1 or a whole number of steps")
+        ends = self.warmup < 1 or self.max_steps is None or self.warmup < self.max_steps
+        require(ends, "warmup", self.warmup, "use less than max_steps, or a share below 1")
         norm = self.max_grad_norm
         require(norm is None or norm > 0, "max_grad_norm", norm, "use a positive number, or null to not clip")
 

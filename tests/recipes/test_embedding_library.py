@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sysconfig
 from glob import glob
 from pathlib import Path
@@ -149,13 +150,23 @@ def test_embed_e5(fakes: Fakes, tmp_path: Path) -> None:
     hard = {row["source"] for row in rows if row["negatives"]}
     assert hard == {"retrieval/short_long", "matching/long_short", "matching/sts", "matching/bitext"}
     options = fakes.trained[0].options
-    assert (options.temperature, options.lora.r, options.lr, options.warmup) == (0.02, 16, 1e-4, 100)
+    assert (options.temperature, options.lora.r, options.lr, options.warmup) == (0.02, 16, 1e-4, 0.1)
     assert (options.batch_size, options.cache, options.max_length, options.hard_negatives) == (
         2048,
         "on",
         512,
         1,
     )
+
+
+def test_embed_e5_trains_beyond_its_warm_up() -> None:
+    recipe = load_any("embed-e5")
+    assert isinstance(recipe, EmbeddingRecipe)
+    generators = [domain.generator for domain in recipe.domains.values()]
+    pairs = sum(each.options["count"] for each in generators if each is not None)
+    steps = math.ceil(pairs / recipe.train.batch_size) * recipe.train.epochs
+    assert steps == 25
+    assert 0 < recipe.train.loop_options(steps).warmup_steps < steps / 2
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -410,6 +410,17 @@ def test_loss_that_is_not_finite_stops_the_work(tmp_path: Path, folder: Make) ->
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.parametrize(("warmup", "said"), [(3, True), (2, False), (0.5, False), (0.9, True)])
+def test_a_warm_up_without_an_end_is_told(
+    warmup: float, said: bool, tmp_path: Path, folder: Make, on_cpu: None
+) -> None:
+    lines: list[str] = []
+    options = replace(OPTIONS, epochs=1, warmup=warmup)
+    assert trainers.train_embedder(str(folder()), ROWS, tmp_path / "m", options, log=lines.append).steps == 3
+    told = "train.warmup: all 3 steps, so that train.lr is never reached; lower it"
+    assert (told in lines) is said
+
+
 def test_early_stopping_needs_an_evaluation(tmp_path: Path, folder: Make) -> None:
     options = replace(OPTIONS, eval_every=1, early_stopping=EarlyStopping(metric="x"))
     with pytest.raises(InputError, match=r"early_stopping: nothing is evaluated"):

@@ -123,6 +123,8 @@ class _Job:
         batches = Batches(pairs, self.options, self.rng_seed)
         self.log(f"{batches.steps} steps" + (f"; {batches.crowded}" if batches.crowded else ""))
         settings = self.options.loop_options(batches.steps)
+        if settings.warmup_steps >= batches.steps:
+            self.log(f"train.warmup: all {batches.steps} steps, so that train.lr is never reached; lower it")
         with session(settings, self.out, {"rng_seed": self.rng_seed, "method": "contrastive"}) as accelerator:
             run = _Run(self, accelerator, batches, states, evaluate, on_step)
             run.loop()
