@@ -16,6 +16,7 @@ from recipes.embedding import writing
 from recipes.embedding.checks import COMPARED
 from recipes.embedding.curated import held_out_ids, pair_verifier
 from recipes.embedding.measure import Scores, fixed_sets, read_scored, texts_of
+from recipes.embedding.model_checks import check_training, further_models, located
 from recipes.embedding.pairs import given_pairs
 from recipes.embedding.schema import HeldOutShare
 from recipes.problems import Loaded
@@ -106,10 +107,13 @@ class Context:
 def findings(recipe: EmbeddingRecipe) -> Iterator[Finding]:
     """What is not installed for this recipe, or what its writer's engine lacks: asked by `synth validate`, and before
     a run starts."""
+    mine, trains = recipe.mine, recipe.train.method != "none"
     for package, key, needed in (
-        ("sentence_transformers", "train.method", recipe.train.method != "none"),
-        ("sentence_transformers", "mine.method", recipe.mine.dense and recipe.train.method == "none"),
-        ("bm25s", "mine.method", recipe.mine.bm25),
+        ("sentence_transformers", "train.method", trains),
+        ("sentence_transformers", "mine.method", mine.dense and not trains),
+        ("sentence_transformers", "mine.rescore", mine.rescore and not (trains or mine.dense)),
+        ("bm25s", "mine.method", mine.bm25),
+        ("usearch", "mine.exact", mine.dense and mine.exact is False),
         ("mteb", "evaluate.mteb", bool(recipe.evaluate.mteb)),
     ):
         if needed and importlib.util.find_spec(package) is None:
@@ -150,6 +154,9 @@ def prepare(
     check_files(recipe.curate, [COMPARED])
     written = writing.inputs_hashes(recipe)
     base = models.resolve(recipe.model.path, recipe.model.revision)
+    check_training(recipe, base)
+    for where, name in further_models(recipe).items():
+        located(where, name)
     context = Context(
         recipe, folder, base, model_hash(base), given, sets, workers, progress, Encoders(recipe)
     )

@@ -63,6 +63,7 @@ class Fakes:
         self.base = self.model("base", 2.0)
         monkeypatch.setattr(trainers, "train_embedder", self._train, raising=False)
         monkeypatch.setattr(trainers, "open_encoder", self._open, raising=False)
+        monkeypatch.setattr(trainers, "check_embedder", lambda *given, **more: None, raising=False)
         # Pictures and the report on curation take most of the time, and are looked at elsewhere.
         monkeypatch.setattr("recipes.embedding.curated.report_on", lambda *given: None)
         monkeypatch.setattr("recipes.embedding.run.plot_scores", lambda rounds, path, metric: path)
