@@ -38,6 +38,8 @@ Row = dict[str, Any]
 Encoded = Callable[[], Any]
 """Opens the base model; gives its `encode`."""
 HELD_OUT = "held_out"
+GUIDED = ("not_retrieved", "false_negative")
+"""What the verifier `pairs` says by the eyes of its guide."""
 
 
 @dataclass(frozen=True)
@@ -184,8 +186,13 @@ def with_verdict(row: Row, verdict: Row | None) -> Row:
 
 
 def held_out_pairs(rows: Iterable[Row], ids: Collection[str]) -> list[Row]:
-    """The pairs of the held-out side that passed, or were judged by nobody."""
-    return [row for row in rows if row["sample_id"] in ids and row.get("status", "pass") == "pass"]
+    """The pairs of the held-out side that passed, were judged by nobody, or failed by a guide's eyes alone: a test of
+    what the base finds would flatter the base."""
+    return [
+        row
+        for row in rows
+        if row["sample_id"] in ids and (row.get("status", "pass") == "pass" or row["reason"] in GUIDED)
+    ]
 
 
 def decided(
@@ -240,7 +247,7 @@ def _without_held_out(rows: Iterable[Row], held: Mapping[str, list[Row]]) -> lis
 def _funnel(
     rest: list[Row], results: list[CurateResult], held: list[Row], loaded: Mapping[str, Loaded]
 ) -> dict[str, Any]:
-    """The funnel of all pairs. Those held out passed, and were lost to training for that reason."""
+    """The funnel of all pairs. Those held out were lost to training for that reason."""
 
     def shown(row: Row) -> Row:
         return {**row, "prompt": row["query"], "completion": row["positive"]}
@@ -255,8 +262,9 @@ def _funnel(
     counts = given_funnel(rest, decided, left_out)
     for row in held:
         domain = row["domain"]
-        for stage in ("asked", "generated", "parsed", "passed"):
+        for stage in ("asked", "generated", "parsed"):
             counts[domain][stage] += 1
+        counts[domain]["passed"] += row.get("status", "pass") == "pass"
         empty = {"count": 0, "example": {
             "sample_id": row["sample_id"], "prompt": row["query"], "completion": row["positive"],
             "matched_id": None, "evidence": None,

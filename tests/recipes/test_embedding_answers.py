@@ -1,0 +1,50 @@
+"""What answers what, in recipes of kind `embedding`: held-out pairs are drawn without regard to the model that is measured,
+and no text that is known to answer a query, or is measured on, becomes a negative."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from embedding_samples import dataset, run
+from fake_embedder import Fakes
+
+from synth.records.errors import WorkError
+from synth.store import read_parts
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fakes:
+    return Fakes(monkeypatch, tmp_path)
+
+
+# ---- Held-out pairs ----------------------------------------------------------------------------------------------
+
+
+def test_the_base_does_not_choose_what_it_is_measured_on(fakes: Fakes, tmp_path: Path) -> None:
+    held = {}
+    for name, verifier in (
+        ("free", None),
+        ("guided", {"name": "pairs", "options": {"model": "base", "top_k": 1}}),
+    ):
+        changes = {"domains.it.held_out": {"share": 0.25}, "domains.it.verifier": verifier}
+        (metrics,) = run(fakes.tree(**changes), tmp_path / name).rounds
+        rows = dataset(tmp_path / name, decision="held_out")
+        held[name] = {row["query"] for row in rows}
+    assert held["guided"] == held["free"]
+    assert metrics["base"]["it"]["n"] == 12
+    failed = [row for row in rows if row["status"] == "fail"]
+    verdicts = read_parts(tmp_path / "guided" / "round-00" / "verdicts")
+    reasons = {row["sample_id"]: row["reason"] for row in verdicts}
+    assert {reasons[row["sample_id"]] for row in failed} == {"not_retrieved"}
+    funnel = metrics["funnel"]["it"]
+    rejected = metrics["funnel"]["reasons"]["it"]["failed:not_retrieved"]["count"]
+    assert funnel["parsed"] - funnel["passed"] == len(failed) + rejected
+    assert metrics["funnel"]["reasons"]["it"]["held_out"]["count"] == 12
+
+
+def test_a_held_out_pair_that_is_wrong_in_itself_is_not_measured_on(fakes: Fakes, tmp_path: Path) -> None:
+    verifier = {"name": "pairs", "options": {"max_query_words": 1}}
+    changes = {"domains.it.held_out": {"share": 0.25}, "domains.it.verifier": verifier}
+    with pytest.raises(WorkError, match="no pair that was held out passed its verifier"):
+        run(fakes.tree(**changes), tmp_path / "run")
