@@ -213,12 +213,13 @@ def decided(
     for row in held:
         by_domain.setdefault(row["domain"], []).append(row)
     names = {row["sample_id"] for row in held}
-    sets = texts(by_domain) | named_sets(recipe)
+    held_out_texts = texts(by_domain)
+    sets = held_out_texts | named_sets(recipe)
     options = recipe.curate
     if options.text is None:
         options = replace(options, text=list(COMPARED))
     embed = open_embed(options)
-    rest = _without_held_out([row for row in rows if row["sample_id"] not in names], by_domain)
+    rest = _without([row for row in rows if row["sample_id"] not in names], held_out_texts)
     results = []
     for is_judged in (True, False):
         mine = [row for row in rest if ("status" in row) is is_judged]
@@ -233,12 +234,12 @@ def decided(
     return Pairs(done, _funnel(rest, results, held, loaded))
 
 
-def _without_held_out(rows: Iterable[Row], held: Mapping[str, list[Row]]) -> list[Row]:
-    """The pairs without negatives that their domain is measured on finding."""
-    documents = {domain: {normalise(row["positive"]) for row in pairs} for domain, pairs in held.items()}
+def _without(rows: Iterable[Row], held_out_texts: Mapping[str, list[str]]) -> list[Row]:
+    """The pairs without negatives that models are measured on finding, in any domain."""
+    forms = {normalise(text) for texts in held_out_texts.values() for text in texts}
     return [
-        {**row, "negatives": [n for n in row["negatives"] if normalise(n) not in documents[row["domain"]]]}
-        if row["domain"] in documents and row["negatives"]
+        {**row, "negatives": [text for text in row["negatives"] if normalise(text) not in forms]}
+        if row["negatives"]
         else row
         for row in rows
     ]

@@ -6,8 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from embedding_samples import dataset, run
+from embedding_samples import TOPICS, dataset, pairs, run
 from fake_embedder import Fakes
+from recipe_samples import write_rows
 
 from synth.records.errors import WorkError
 from synth.store import read_parts
@@ -48,3 +49,33 @@ def test_a_held_out_pair_that_is_wrong_in_itself_is_not_measured_on(fakes: Fakes
     changes = {"domains.it.held_out": {"share": 0.25}, "domains.it.verifier": verifier}
     with pytest.raises(WorkError, match="no pair that was held out passed its verifier"):
         run(fakes.tree(**changes), tmp_path / "run")
+
+
+# ---- Negatives ---------------------------------------------------------------------------------------------------
+
+
+def trained(fakes: Fakes) -> dict[str, list[str]]:
+    """{query: the negatives that it was trained with} of the last training."""
+    return {row["query"]: row["negatives"] for row in fakes.trained[-1].rows}
+
+
+@pytest.mark.parametrize("held_out", ["share", "rows"])
+def test_no_held_out_document_of_any_domain_is_a_negative(
+    held_out: str, fakes: Fakes, tmp_path: Path
+) -> None:
+    made = fakes.tree(**{"mine.method": "none", "domains.it.verifier": None})
+    if held_out == "share":
+        made["domains"]["it"]["held_out"] = {"share": 0.25}
+    every = [*pairs(), *pairs(TOPICS[8:], seed=1)]
+    negatives = ["surely none .", *(row["positive"].upper() for row in every)]
+    rows = [
+        {"query": f"who ? {number}", "positive": f"one {number} .", "negatives": negatives}
+        for number in range(4)
+    ]
+    more = str(write_rows(tmp_path / "more.jsonl", rows))
+    made["domains"]["more"] = {"train": more, "verifier": None}
+    run(made, tmp_path / "run")
+    told = dataset(tmp_path / "run", decision="held_out") or pairs(TOPICS[8:], seed=1)
+    held = {row["positive"].upper() for row in told}
+    assert len(held) == (12 if held_out == "share" else 24)
+    assert trained(fakes)["who ? 0"] == [text for text in negatives if text not in held]
