@@ -54,6 +54,11 @@ class Pairs:
         return [row for row in self.rows if row["decision"] == "kept"]
 
     @property
+    def answers(self) -> list[tuple[str, str]]:
+        """(query, positive) of every pair: what became of one does not unmake what it says."""
+        return [(row["query"], row["positive"]) for row in self.rows]
+
+    @property
     def held_out(self) -> dict[str, list[Row]]:
         """{domain: pairs} of those set apart to be measured on."""
         found: dict[str, list[Row]] = {}

@@ -1,12 +1,12 @@
-"""What answers what, in recipes of kind `embedding`: held-out pairs are drawn without regard to the model that is measured,
-and no text that is known to answer a query, or is measured on, becomes a negative."""
+"""What answers what, in recipes of kind `embedding`: held-out pairs are drawn without regard to the model that is
+measured, and no text that is known to answer a query, or is measured on, becomes a negative."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from embedding_samples import TOPICS, dataset, pairs, run
+from embedding_samples import TOPICS, dataset, decisions, pairs, run
 from fake_embedder import Fakes
 from recipe_samples import write_rows
 
@@ -79,3 +79,62 @@ def test_no_held_out_document_of_any_domain_is_a_negative(
     held = {row["positive"].upper() for row in told}
     assert len(held) == (12 if held_out == "share" else 24)
     assert trained(fakes)["who ? 0"] == [text for text in negatives if text not in held]
+
+
+def test_a_query_may_have_any_number_of_answers(fakes: Fakes, tmp_path: Path) -> None:
+    rows = [
+        {"query": "which document is it ?", "positive": f"{row['positive']} {n}"}
+        for n, row in enumerate(pairs())
+    ]
+    train = str(write_rows(tmp_path / "many.jsonl", rows[:25]))
+    changes = {
+        "domains.it.train": train,
+        "domains.it.verifier": None,
+        "curate": {"dedup": {"method": "exact"}},
+    }
+    run(fakes.tree(**changes), tmp_path / "run")
+    assert decisions(tmp_path / "run") == {"kept": 25}
+    run(fakes.tree(**changes, **{"curate.cap_per_problem": 2}), tmp_path / "capped")
+    assert decisions(tmp_path / "capped")["kept"] == 2
+
+
+@pytest.mark.parametrize("lost", ["cap", "verifier", "domain", "instruction"])
+def test_what_answers_a_query_is_no_negative_whatever_became_of_the_pair(
+    lost: str, fakes: Fakes, tmp_path: Path
+) -> None:
+    """A query has two answers; its second pair is not among the domain's kept ones, the second answer is, by another
+    query, and would be mined first."""
+    query, first, second = "what is the cost of tides ?", "tides cost often .", "tides cost rarely ."
+    rows = [{"query": query, "positive": first}, *pairs(TOPICS[4:8])]
+    rows += [{"query": "who asks ?", "positive": second}, {"query": "who tells ?", "positive": first}]
+    again = {"query": query, "positive": second}
+    made = fakes.tree(**{"mine.relative_margin": None, "domains.it.verifier": None})
+    if lost == "cap":
+        rows.append(again)
+        made["curate"] = {"cap_per_problem": 1}
+    elif lost == "verifier":
+        rows.append({**again, "language": "de"})
+        made["domains"]["it"]["verifier"] = {
+            "name": "pairs",
+            "options": {"max_copy": None, "max_verbatim": None},
+        }
+    elif lost == "domain":
+        other = {
+            "train": str(write_rows(tmp_path / "other.jsonl", [again, *pairs(TOPICS[1:3])])),
+            "verifier": None,
+        }
+        made["domains"]["other"] = other
+    else:
+        rows.append({**again, "instruction": "find"})
+    write_rows(tmp_path / "train.jsonl", rows)
+    run(made, tmp_path / "run")
+    kept = [row for row in dataset(tmp_path / "run") if row["query"] == query]
+    assert len(kept) == (1 if lost in ("cap", "verifier") else 2)
+    for row in kept:
+        assert len(row["negatives"]) == 2
+        assert not {first, second} & set(row["negatives"])
+    (call,) = fakes.trained
+    every = dataset(tmp_path / "run", decision=None)
+    told = {(row["query"], row["positive"]) for row in [*call.rows, *call.known]}
+    assert told == {(row["query"], row["positive"]) for row in every}
+    assert len(call.known) == len(every) - len(call.rows) == (lost in ("cap", "verifier"))
