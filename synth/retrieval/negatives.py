@@ -85,8 +85,8 @@ def mine_negatives(
 ) -> Mined:
     """Rows (`query`, `positive`; `negatives`, `instruction` and `group` where they have them) with hard negatives.
 
-    corpus: further documents. encode: see `Encode`, needed for `dense` and `both`. rescore: see `Rescore`. known: (query,
-    positive) of pairs that are no rows: their documents are not searched, but are no negatives of their queries either.
+    corpus: further documents. encode: see `Encode`, needed for `dense` and `both`. rescore: see `Rescore`. known:
+    (query, positive) of pairs that are no rows: not searched for, but no negatives of their queries either.
     Held are the vectors of all documents or their words, and what was found for a block of queries.
     Raises InputError for rows that are no pairs, or where the encoder is missing; WorkError when a callable gives
     something else than was asked for.
