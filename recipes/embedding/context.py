@@ -16,7 +16,7 @@ from recipes.embedding import writing
 from recipes.embedding.checks import COMPARED
 from recipes.embedding.curated import held_out_ids, pair_verifier
 from recipes.embedding.measure import Scores, fixed_sets, read_scored, texts_of
-from recipes.embedding.pairs import given_pairs
+from recipes.embedding.pairs import distractor_texts, given_pairs
 from recipes.embedding.schema import HeldOutShare
 from recipes.problems import Loaded
 from recipes.side_files import side_hashes
@@ -160,7 +160,7 @@ def prepare(
     data = {
         name: {
             "train": written.get(name) or _pairs_hash(given.get(name)),
-            "held_out": _set_hash(sets.get(name)),
+            "held_out": _set_hash(sets[name]) if name in sets else _apart_hash(recipe, name),
         }
         for name in recipe.domains
     }
@@ -183,8 +183,11 @@ def _pairs_hash(loaded: Loaded | None) -> str:
     return content_hash([[row[name] for name in told] for row in loaded.rows] if loaded else [])
 
 
-def _set_hash(given: RetrievalSet | None) -> str:
-    if given is None:
-        return content_hash([])
+def _set_hash(given: RetrievalSet) -> str:
     graded = {query: dict(grades) for query, grades in given.qrels.items()}
     return content_hash(dict(given.queries), dict(given.corpus), graded)
+
+
+def _apart_hash(recipe: EmbeddingRecipe, name: str) -> str:
+    """What a domain measured on a share of its own pairs, or not at all, has beside them."""
+    return content_hash(distractor_texts(recipe, name))

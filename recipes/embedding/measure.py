@@ -175,10 +175,10 @@ def measured(encode: Encode, exam: Exam) -> Scores:
     return Scores({**scores, **evaluate_sts(encode, exam.sts, **given)}, outcomes)
 
 
-def read_scores(folder: Path, digest: str) -> Scores | None:
-    """The scores of the model `digest` that `folder` holds, if it holds any."""
+def read_scores(folder: Path, digest: str, exam: Exam) -> Scores | None:
+    """The scores of the model `digest` in this test that `folder` holds, if it holds them."""
     found = read_json(folder / "evaluation.json")
-    if found is None or found["model"] != digest:
+    if found is None or (found["model"], found["examination"]) != (digest, exam.digest):
         return None
     return Scores(found["scores"], found["outcomes"])
 

@@ -51,7 +51,7 @@ def run_rounds(ctx: Context, pairs: Pairs, exam: Exam | None, written_tokens: in
             tokens = written_tokens if index == 0 else 0
             metrics = _one_round(ctx, index, pairs, exam, base, accepted, tokens)
         if metrics["accepted"]:
-            accepted = closed_model(ctx, index)
+            accepted = closed_model(ctx, index, exam)
         gate = metrics.get("gate")
         if gate is not None:
             idle = 0 if gate["gained"] else idle + 1
@@ -87,12 +87,13 @@ def measured_base(ctx: Context, exam: Exam | None) -> Tuned:
     return Tuned(ctx.base, ctx.base_hash, scores, None)
 
 
-def closed_model(ctx: Context, index: int) -> Tuned:
-    """The model of a closed round."""
+def closed_model(ctx: Context, index: int, exam: Exam | None) -> Tuned:
+    """The model of a closed round, with its scores where they are of this test."""
     folder, metrics = ctx.folder.round(index), ctx.folder.metrics(index)
     assert metrics is not None
     digest = metrics["model_hash"]
-    return Tuned(folder / "model", digest, read_scores(folder / "evaluation", digest), index)
+    scores = read_scores(folder / "evaluation", digest, exam) if exam is not None else None
+    return Tuned(folder / "model", digest, scores, index)
 
 
 def _one_round(
