@@ -13,6 +13,7 @@ from recipes import models
 from recipes.context import LimitReached
 from recipes.curation_files import check_files, named_sets
 from recipes.embedding import writing
+from recipes.embedding.beside import model_hashes
 from recipes.embedding.checks import COMPARED
 from recipes.embedding.curated import held_out_ids, pair_verifier
 from recipes.embedding.measure import Scores, fixed_sets, read_scored, texts_of
@@ -164,7 +165,7 @@ def prepare(
         }
         for name in recipe.domains
     }
-    files = side_hashes(recipe)
+    files = {**side_hashes(recipe), **model_hashes(recipe)}
     return context, {
         "model": {"path": recipe.model.path, "hash": context.base_hash},
         "data": data,

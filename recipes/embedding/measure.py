@@ -70,9 +70,7 @@ class Exam:
             for each in (*self.own, *self.further)
         ]  # fmt: skip
         pairs = [[each.name, list(each.first), list(each.second), list(each.scores)] for each in self.sts]
-        return content_hash(
-            sets, pairs, self.metrics, self.ks, self.bootstrap, self.rng_seed, self.reading
-        )
+        return content_hash(sets, pairs, self.metrics, self.ks, self.bootstrap, self.rng_seed, self.reading)
 
 
 def exam_of(recipe: EmbeddingRecipe, own: Mapping[str, RetrievalSet]) -> Exam:

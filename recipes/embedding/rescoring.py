@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recipes import models
-from synth.records.errors import InputError, WorkError
+from recipes.embedding.beside import located
+from synth.records.errors import InputError
 
 if TYPE_CHECKING:
     from recipes.embedding.schema import EmbeddingRecipe, Rescore
@@ -50,7 +50,7 @@ class _Bi:
         import trainers
 
         hub = {"trust_remote_code": self._recipe.model.trust_remote_code}
-        return trainers.open_encoder(str(located(self._section)), hub=hub)
+        return trainers.open_encoder(str(located("mine.rescore.model", self._section.model)), hub=hub)
 
 
 class _Cross:
@@ -71,7 +71,9 @@ class _Cross:
         package: Any = importlib.import_module("sentence_transformers")
         trust = self._recipe.model.trust_remote_code
         try:
-            model = package.CrossEncoder(str(located(self._section)), trust_remote_code=trust)
+            model = package.CrossEncoder(
+                str(located("mine.rescore.model", self._section.model)), trust_remote_code=trust
+            )
         except (OSError, ValueError) as error:
             first = str(error).strip().split("\n")[0]
             raise InputError("mine.rescore.model", first, "name a cross-encoder") from None
@@ -79,11 +81,3 @@ class _Cross:
             seen = f"{self._section.model} gives {model.config.num_labels} scores a pair"
             raise InputError("mine.rescore.model", seen, "name a cross-encoder with one score")
         return model
-
-
-def located(section: Rescore) -> Any:
-    """The folder of the model. Raises InputError or WorkError at `mine.rescore.model`."""
-    try:
-        return models.resolve(section.model)
-    except (InputError, WorkError) as error:
-        raise type(error)("mine.rescore.model", error.seen, error.fix) from None

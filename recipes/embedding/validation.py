@@ -7,12 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from recipes.embedding import context, writing
+from recipes.embedding.beside import located, models_beside
 from recipes.embedding.checks import COMPARED
 from recipes.embedding.context import Encoders
 from recipes.embedding.curated import held_out_ids, pair_verifier
 from recipes.embedding.measure import fixed_sets, read_scored, texts_of
 from recipes.embedding.pairs import distractor_texts, given_pairs
-from recipes.embedding.rescoring import located
 from recipes.embedding.schema import BASE
 from recipes.validation import Finding
 from synth.records.errors import InputError, WorkError
@@ -50,9 +50,9 @@ def _model(recipe: EmbeddingRecipe) -> Iterator[Finding]:
     elif in_hub_cache(path, recipe.model.revision) is None:
         seen = f"{path} is not on this machine yet; its download comes with the run"
         yield Finding("warning", "model.path", seen)
-    rescore = recipe.mine.rescore
-    if rescore is not None and means_folder(rescore.model):
-        located(rescore)
+    for key, name in models_beside(recipe):
+        if means_folder(name):
+            located(key, name)
 
 
 def _domain(recipe: EmbeddingRecipe, name: str) -> Iterator[Finding]:

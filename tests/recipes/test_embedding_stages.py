@@ -15,7 +15,6 @@ from recipes.cli import main
 from recipes.values import to_yaml
 from synth.records.errors import InputError
 
-
 OPTIONS = "domains.it.verifier.options"
 
 
@@ -97,7 +96,7 @@ def test_what_else_shapes_a_run_must_not_change(
         "rescore": ("mine.rescore.model", {"mine.rescore": str(other)}),
         "model": (f"{OPTIONS}.model", {OPTIONS: {"model": str(other), "top_k": 48}}),
         "corpus": (f"{OPTIONS}.corpus", {OPTIONS: {"corpus": str(file)}}),
-        "against": (f"{OPTIONS}.against.0", {OPTIONS: {"against": str(file), "leakage": []}}),
+        "against": (f"{OPTIONS}.against.0", {OPTIONS: {"against": [str(file)], "leakage": []}}),
     }[key]
     made = fakes.tree(**{"domains.it.verifier.name": "pairs", **change})
     run(made, tmp_path / "run")
