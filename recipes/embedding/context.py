@@ -13,11 +13,11 @@ from recipes import models
 from recipes.context import LimitReached
 from recipes.curation_files import check_files, named_sets
 from recipes.embedding import writing
+from recipes.embedding.beside import model_hashes
 from recipes.embedding.checks import COMPARED
 from recipes.embedding.curated import held_out_ids, pair_verifier
 from recipes.embedding.measure import Scores, fixed_sets, read_scored, texts_of
-from recipes.embedding.model_checks import check_training, further_models, located
-from recipes.embedding.pairs import given_pairs
+from recipes.embedding.pairs import distractor_texts, given_pairs
 from recipes.embedding.schema import HeldOutShare
 from recipes.problems import Loaded
 from recipes.side_files import side_hashes
@@ -155,8 +155,6 @@ def prepare(
     written = writing.inputs_hashes(recipe)
     base = models.resolve(recipe.model.path, recipe.model.revision)
     check_training(recipe, base)
-    for where, name in further_models(recipe).items():
-        located(where, name)
     context = Context(
         recipe, folder, base, model_hash(base), given, sets, workers, progress, Encoders(recipe)
     )
@@ -167,16 +165,26 @@ def prepare(
     data = {
         name: {
             "train": written.get(name) or _pairs_hash(given.get(name)),
-            "held_out": _set_hash(sets.get(name)),
+            "held_out": _set_hash(sets[name]) if name in sets else _apart_hash(recipe, name),
         }
         for name in recipe.domains
     }
-    files = side_hashes(recipe)
+    files = {**side_hashes(recipe), **model_hashes(recipe)}
     return context, {
         "model": {"path": recipe.model.path, "hash": context.base_hash},
         "data": data,
         "files": files,
     }
+
+
+def check_training(recipe: EmbeddingRecipe, base: Path) -> None:
+    """Raise InputError for dimensions or layers that the model at `base` does not have; no weights are read."""
+    options, lora = recipe.train_options(), recipe.train.lora
+    named = lora is not None and lora.target_modules != "all-linear"
+    if recipe.train.method != "none" and (options.matryoshka or named):
+        import trainers
+
+        trainers.check_embedder(str(base), options, trust_remote_code=recipe.model.trust_remote_code)
 
 
 def known_texts(recipe: EmbeddingRecipe, texts: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -190,8 +198,11 @@ def _pairs_hash(loaded: Loaded | None) -> str:
     return content_hash([[row[name] for name in told] for row in loaded.rows] if loaded else [])
 
 
-def _set_hash(given: RetrievalSet | None) -> str:
-    if given is None:
-        return content_hash([])
+def _set_hash(given: RetrievalSet) -> str:
     graded = {query: dict(grades) for query, grades in given.qrels.items()}
     return content_hash(dict(given.queries), dict(given.corpus), graded)
+
+
+def _apart_hash(recipe: EmbeddingRecipe, name: str) -> str:
+    """What a domain measured on a share of its own pairs, or not at all, has beside them."""
+    return content_hash(distractor_texts(recipe, name))

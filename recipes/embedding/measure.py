@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 SPEARMAN = "spearman"
+READING = ("pooling", "max_length", "query_template", "document_template", "dtype")
+"""Options of `train` that say how any model reads and encodes texts."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Scores:
 @dataclass(frozen=True)
 class Exam:
     """What stays the same from model to model. `own` are the recipe's domains, by which the gate decides; `further`
-    the sets of mteb, which are only told."""
+    the sets of mteb, which are only told. `reading`: how every model reads texts."""
 
     own: list[RetrievalSet]
     further: list[RetrievalSet]
@@ -57,6 +59,7 @@ class Exam:
     ks: list[int]
     bootstrap: int
     rng_seed: int
+    reading: dict[str, Any]
 
     @cached_property
     def digest(self) -> str:
@@ -67,7 +70,7 @@ class Exam:
             for each in (*self.own, *self.further)
         ]  # fmt: skip
         pairs = [[each.name, list(each.first), list(each.second), list(each.scores)] for each in self.sts]
-        return content_hash(sets, pairs, self.metrics, self.ks, self.bootstrap, self.rng_seed)
+        return content_hash(sets, pairs, self.metrics, self.ks, self.bootstrap, self.rng_seed, self.reading)
 
 
 def exam_of(recipe: EmbeddingRecipe, own: Mapping[str, RetrievalSet]) -> Exam:
@@ -84,6 +87,7 @@ def exam_of(recipe: EmbeddingRecipe, own: Mapping[str, RetrievalSet]) -> Exam:
         ks=sorted(set(recipe.evaluate.k)),
         bootstrap=recipe.evaluate.bootstrap,
         rng_seed=recipe.rng_seed,
+        reading={name: getattr(recipe.train, name) for name in READING},
     )
 
 
@@ -169,10 +173,10 @@ def measured(encode: Encode, exam: Exam) -> Scores:
     return Scores({**scores, **evaluate_sts(encode, exam.sts, **given)}, outcomes)
 
 
-def read_scores(folder: Path, digest: str) -> Scores | None:
-    """The scores of the model `digest` that `folder` holds, if it holds any."""
+def read_scores(folder: Path, digest: str, exam: Exam) -> Scores | None:
+    """The scores of the model `digest` in this test that `folder` holds, if it holds them."""
     found = read_json(folder / "evaluation.json")
-    if found is None or found["model"] != digest:
+    if found is None or (found["model"], found["examination"]) != (digest, exam.digest):
         return None
     return Scores(found["scores"], found["outcomes"])
 

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recipes.embedding.model_checks import located
+from recipes.embedding.beside import located
 from synth.records.errors import InputError
 
 if TYPE_CHECKING:

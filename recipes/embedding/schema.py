@@ -114,6 +114,16 @@ class Rescore(Section):
 
 
 @dataclass(frozen=True)
+class CurateSection(CurateOptions):
+    """Curation's options; a query may have any number of documents."""
+
+    cap_per_problem: int | None = None
+    """At most this many pairs a query; null: no cap."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
 class MineSection(MiningOptions):
     """Mining's options and the model that checks what was found."""
 
@@ -191,7 +201,7 @@ class EmbeddingRecipe(Section):
     """Null: no generator of the recipe asks a model."""
     domains: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], EmbeddingDomain] = Field(min_length=1)
     problems: InputRows = InputRows()
-    curate: CurateOptions = Field(default_factory=CurateOptions)
+    curate: CurateSection = Field(default_factory=CurateSection)
     mine: MineSection = Field(default_factory=MineSection)
     train: ContrastiveSection = Field(default_factory=ContrastiveSection)
     evaluate: EmbeddingEvaluate = EmbeddingEvaluate()

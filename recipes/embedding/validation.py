@@ -7,14 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from recipes.embedding import context, writing
+from recipes.embedding.beside import located, models_beside
 from recipes.embedding.checks import COMPARED
-from recipes.embedding.context import Encoders
+from recipes.embedding.context import Encoders, check_training
 from recipes.embedding.curated import held_out_ids, pair_verifier
 from recipes.embedding.measure import fixed_sets, read_scored, texts_of
-from recipes.embedding.model_checks import check_training, further_models, located
 from recipes.embedding.pairs import distractor_texts, given_pairs
 from recipes.embedding.schema import BASE
-from recipes.validation import Finding
+from recipes.validation import Finding, in_hub_cache, means_folder
 from synth.records.errors import InputError, WorkError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def validate(recipe: EmbeddingRecipe) -> list[Finding]:
     found = list(context.findings(recipe))
     checks: list[Callable[[], Iterator[Finding]]] = [
         partial(_model, recipe),
-        *(partial(_further_model, *named) for named in further_models(recipe).items()),
+        *(partial(_beside, *named) for named in models_beside(recipe)),
         *(partial(_domain, recipe, name) for name in recipe.domains),
         partial(_measuring, recipe),
     ]
@@ -45,7 +45,6 @@ def validate(recipe: EmbeddingRecipe) -> list[Finding]:
 
 def _model(recipe: EmbeddingRecipe) -> Iterator[Finding]:
     from recipes import models
-    from recipes.validation import in_hub_cache, means_folder
 
     path = recipe.model.path
     if path.startswith(models.BUILTIN) or means_folder(path):
@@ -54,9 +53,7 @@ def _model(recipe: EmbeddingRecipe) -> Iterator[Finding]:
         yield Finding("warning", "model.path", f"{path} {NOT_YET}")
 
 
-def _further_model(where: str, name: str) -> Iterator[Finding]:
-    from recipes.validation import in_hub_cache, means_folder
-
+def _beside(where: str, name: str) -> Iterator[Finding]:
     if means_folder(name):
         located(where, name)
     elif in_hub_cache(name, None) is None:

@@ -88,8 +88,11 @@ class Fakes:
         self, model: str, rows: Any, out: str, options: Any = None, rng_seed: int = 0, evaluate: Any = None,
         on_step: Any = None, *, lineage: Any = None, log: Any = None, hub: Any = None,
     ) -> Any:  # fmt: skip
+        given = list(rows)
+        kept = [row for row in given if row.get("decision", "kept") == "kept"]
         call = SimpleNamespace(
-            model=Path(model), rows=list(rows), out=Path(out), options=options, rng_seed=rng_seed,
+            known=[row for row in given if row not in kept],
+            model=Path(model), rows=kept, out=Path(out), options=options, rng_seed=rng_seed,
             lineage=dict(lineage), hub=dict(hub), evaluated=None,
         )  # fmt: skip
         shutil.copytree(model, out)

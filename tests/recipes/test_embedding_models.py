@@ -41,6 +41,13 @@ def test_a_further_model_that_is_not_there(name: str, change: str, fakes: Fakes,
     assert fakes.encoded == []
 
 
+def test_a_home_folder_may_be_meant(fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = fakes.tree(**{"train.guide": "~/base", "mine.rescore": "~/base"})
+    assert run(made, tmp_path / "run").status == "done"
+    assert fakes.trained[0].options.guide == str(fakes.base)
+
+
 def test_a_guide_that_nothing_uses_is_not_asked_for(fakes: Fakes, tmp_path: Path) -> None:
     made = fakes.tree(**{"train.method": "none", "train.guide": str(tmp_path / "nowhere")})
     assert run(made, tmp_path / "run").status == "done"
