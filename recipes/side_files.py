@@ -17,9 +17,9 @@ EMBEDDING_WEIGHTS = ("pytorch_model.bin", "0_Transformer/model.safetensors", "mo
 
 
 def side_files(recipe: AnyRecipe) -> dict[str, Path]:
-    """{recipe key: file} of worked examples, a verifier's examples and corpora, own Python files, mixed-in rows, evaluation texts,
-    scored sentence pairs, earlier exports and replayed completions; keys that name something else than a local file
-    are left out."""
+    """{recipe key: file} of worked examples, a verifier's examples and corpora, own Python files, mixed-in rows,
+    evaluation texts, scored sentence pairs, earlier exports and replayed completions; keys that name something else
+    than a local file are left out."""
     return {key: path for key, name in _named(recipe) if (path := Path(name).expanduser()).is_file()}
 
 
