@@ -559,3 +559,15 @@ def test_two_ranks_train_as_one(tmp_path: Path, folder: Make) -> None:
             # Attention is blind to the keys' bias: its gradient is rounding, which AdamW makes whole steps of.
             if not name.endswith("key.bias"):
                 torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch_size": 1}])
+def test_rows_that_nothing_can_be_learned_from_are_refused(
+    folder: Make, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    rows = ROWS if changes else ROWS[:1]
+    rows = [{"query": row["query"], "positive": row["positive"]} for row in rows]
+    options = replace(OPTIONS, **changes)
+    with pytest.raises(InputError, match="no step has a negative for any of its queries"):
+        trainers.train_embedder(str(folder()), rows, tmp_path / "out", options, 5)
+    assert list(tmp_path.iterdir()) == []
