@@ -42,7 +42,7 @@ class ContrastiveOptions:
     """Texts are cut to so many tokens, special ones included; null is the folder's own limit."""
     cache: Literal["auto", "on", "off"] = "auto"
     """GradCache: forget activations and compute them again, so that memory does not grow with the batch. auto is on
-    where a step has more than `CACHE_ABOVE` tokens a rank."""
+    where a step's activations would take more than `CACHE_ABOVE` bytes on a rank."""
     micro_batch_tokens: int | None = None
     """Most tokens, padding included, that go through the model at once; but for rounding it never changes what is
     learned without dropout. null is 2048 on a CPU and 8192 elsewhere."""

@@ -16,24 +16,24 @@ from recipes.embedding import writing
 from recipes.embedding.beside import model_hashes
 from recipes.embedding.checks import COMPARED
 from recipes.embedding.curated import held_out_ids, pair_verifier
-from recipes.embedding.measure import Scores, fixed_sets, read_scored, texts_of
+from recipes.embedding.measure import fixed_sets, read_scored, texts_of
 from recipes.embedding.pairs import distractor_texts, given_pairs
 from recipes.embedding.schema import HeldOutShare
 from recipes.problems import Loaded
+from recipes.retrieval.mteb import PIP as MTEB
 from recipes.side_files import side_hashes
 from recipes.validation import TRACKER_PACKAGES, Finding
 from synth.curate import evaluation_sets
-from synth.records.errors import InputError
+from synth.records.errors import EMBEDDING_EXTRA, InputError
 from synth.records.ids import content_hash, model_hash
 from synth.store import RunFolder
 
 if TYPE_CHECKING:
     from recipes.embedding.schema import EmbeddingRecipe
     from recipes.progress import Progress
+    from recipes.retrieval.evaluation import RetrievalEvaluation
     from recipes.retrieval.sets import RetrievalSet
     from trainers import Encoder
-
-EXTRA = "pip install 'synthloop[embedding]'"
 
 
 class Encoders:
@@ -66,7 +66,7 @@ class Tuned:
 
     path: Path
     hash: str
-    scores: Scores | None
+    scores: RetrievalEvaluation | None
     round: int | None
 
 
@@ -105,8 +105,8 @@ class Context:
 
 
 def findings(recipe: EmbeddingRecipe) -> Iterator[Finding]:
-    """What is not installed for this recipe, or what its writer's engine lacks: asked by `synth validate`, and before
-    a run starts."""
+    """What is not installed for this recipe, what its writer's engine lacks, or what it makes in vain: asked by
+    `synth validate`, and before a run starts."""
     mine, trains = recipe.mine, recipe.train.method != "none"
     for package, key, needed in (
         ("sentence_transformers", "train.method", trains),
@@ -117,12 +117,16 @@ def findings(recipe: EmbeddingRecipe) -> Iterator[Finding]:
         ("mteb", "evaluate.mteb", bool(recipe.evaluate.mteb)),
     ):
         if needed and importlib.util.find_spec(package) is None:
-            fix = "pip install mteb" if package == "mteb" else EXTRA
+            fix = MTEB if package == "mteb" else EMBEDDING_EXTRA
             yield Finding("error", key, f"needs the package {package.replace('_', '-')}", fix)
     for tracker in recipe.train.trackers:
         if importlib.util.find_spec(TRACKER_PACKAGES.get(tracker, tracker)) is None:
             fix = f"pip install 'synthloop[{tracker}]'"
             yield Finding("error", "train.trackers", f"{tracker} is not installed", fix)
+    used = recipe.train.hard_negatives
+    if trains and mine.method != "none" and mine.count > used:
+        seen = f"{mine.count}, but train.hard_negatives uses {used}"
+        yield Finding("warning", "mine.count", seen, "mine fewer, or use more")
     yield from writing.findings(recipe)
 
 

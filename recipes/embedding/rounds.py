@@ -21,10 +21,11 @@ from recipes.checkpoints import removable, remove
 from recipes.context import Clock
 from recipes.embedding.context import Context, Tuned
 from recipes.embedding.curated import Pairs
-from recipes.embedding.measure import Exam, Scores, kept_scores, read_scores, sts_loss
+from recipes.embedding.measure import Exam, kept_scores, read_scores, sts_loss
 from recipes.embedding.rescoring import scorer
 from recipes.embedding.training import split_validation, tune
 from recipes.gate import Decision, decide
+from recipes.retrieval.evaluation import RetrievalEvaluation
 from synth.records import schemas
 from synth.records.errors import WorkError
 from synth.records.ids import content_hash, model_hash
@@ -259,7 +260,7 @@ def _train(ctx: Context, index: int, accepted: Tuned) -> Row:
     return found
 
 
-def _measure(ctx: Context, index: int, exam: Exam, digest: str, again: str = "") -> Scores:
+def _measure(ctx: Context, index: int, exam: Exam, digest: str, again: str = "") -> RetrievalEvaluation:
     folder = ctx.folder.round(index)
     with ctx.progress.stage(f"round {index}: evaluating{again}"):
         return kept_scores(
@@ -267,7 +268,7 @@ def _measure(ctx: Context, index: int, exam: Exam, digest: str, again: str = "")
         )
 
 
-def _scores_of(ctx: Context, exam: Exam, accepted: Tuned) -> Scores:
+def _scores_of(ctx: Context, exam: Exam, accepted: Tuned) -> RetrievalEvaluation:
     """The accepted model's scores, measured again if the folder of its evaluation is gone."""
     if accepted.scores is not None:
         return accepted.scores
@@ -276,7 +277,11 @@ def _scores_of(ctx: Context, exam: Exam, accepted: Tuned) -> Scores:
 
 
 def _decide(
-    ctx: Context, exam: Exam, base: Scores, previous: Scores, candidate: Scores
+    ctx: Context,
+    exam: Exam,
+    base: RetrievalEvaluation,
+    previous: RetrievalEvaluation,
+    candidate: RetrievalEvaluation,
 ) -> tuple[Decision, float | None]:
     """What the gate says, and how much rank correlation was lost against the base (None where none is measured)."""
     gate = ctx.recipe.gate
@@ -287,7 +292,9 @@ def _decide(
     return decision, loss
 
 
-def _say_verdict(ctx: Context, index: int, scores: Scores, decision: Decision, loss: float | None) -> None:
+def _say_verdict(
+    ctx: Context, index: int, scores: RetrievalEvaluation, decision: Decision, loss: float | None
+) -> None:
     word = "accepted" if decision.accepted else "REJECTED, rolled back"
     p = decision.p_better if decision.difference >= 0 else decision.p_worse
     own = [_value(name, scores.scores[name], decision.metric) for name in scores.outcomes]

@@ -67,6 +67,24 @@ def test_a_training_that_the_model_does_not_allow(change: dict[str, Any], said: 
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"mine.count": 3, "train.hard_negatives": 2},
+            ["warning: mine.count: 3, but train.hard_negatives uses 2"],
+        ),
+        ({"mine.count": 2, "train.hard_negatives": 2}, []),
+        ({"mine": {"method": "none", "count": 3}, "train.hard_negatives": 2}, []),
+        ({"mine.count": 3, "train.hard_negatives": 2, "train.method": "none"}, []),
+    ],
+)
+def test_negatives_that_no_training_uses(
+    changes: dict[str, Any], said: list[str], fakes: Fakes, tmp_path: Path
+) -> None:
+    assert [found.text().split("\n")[0] for found in validate(load_any(fakes.tree(**changes)))] == said
+
+
+@pytest.mark.parametrize(
     ("package", "changes", "key"),
     [
         ("usearch", {"mine.exact": False}, "mine.exact"),
