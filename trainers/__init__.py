@@ -11,6 +11,7 @@ from trainers.options import LoraOptions, ScratchOptions, TrainOptions
 if TYPE_CHECKING:
     from trainers.embedding.encoder import Encoder, open_encoder
     from trainers.embedding.loop import train_embedder
+    from trainers.embedding.model import check_embedder
     from trainers.loop import TrainResult, train
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "TrainOptions",
     "TrainResult",
     "check_adapter",
+    "check_embedder",
     "logprobs",
     "open_encoder",
     "train",
@@ -32,6 +34,7 @@ LAZY = {
     "train": "trainers.loop",
     "TrainResult": "trainers.loop",
     "train_embedder": "trainers.embedding.loop",
+    "check_embedder": "trainers.embedding.model",
     "Encoder": "trainers.embedding.encoder",
     "open_encoder": "trainers.embedding.encoder",
 }
