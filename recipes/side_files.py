@@ -58,7 +58,8 @@ def _of_verifier(options: Any, where: str) -> Iterator[tuple[str, str]]:
         yield f"{where}.corpus", options["corpus"]
     against = options.get("against")
     for number, path in enumerate(against if isinstance(against, list) else ()):
-        yield f"{where}.against.{number}", path
+        if isinstance(path, str):
+            yield f"{where}.against.{number}", path
     engine = options.get("engine")
     if isinstance(engine, Mapping) and isinstance(path := (engine.get("options") or {}).get("path"), str):
         yield f"{where}.engine.options.path", path
