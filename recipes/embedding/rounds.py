@@ -10,13 +10,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from recipes import rounds
 from recipes.checkpoints import removable, remove
 from recipes.context import Clock
 from recipes.embedding.context import Context, Tuned
@@ -41,31 +42,22 @@ Row = dict[str, Any]
 
 def run_rounds(ctx: Context, pairs: Pairs, exam: Exam | None, written_tokens: int) -> Tuned:
     """Run (or resume) every round; returns the last accepted model. Without an exam nothing is trained or measured."""
-    accepted = base = measured_base(ctx, exam)
-    idle = 0
-    # Fewer rounds than are closed take nothing back: the last accepted model stays the one DIR/model names.
-    for index in range(max(ctx.recipe.rounds, _closed_rounds(ctx))):
-        metrics = ctx.folder.metrics(index)
-        if metrics is None:
-            _settle(ctx, accepted)
-            ctx.check_limits()
-            tokens = written_tokens if index == 0 else 0
-            metrics = _one_round(ctx, index, pairs, exam, base, accepted, tokens)
-        if metrics["accepted"]:
-            accepted = closed_model(ctx, index, exam)
-        gate = metrics.get("gate")
-        if gate is not None:
-            idle = 0 if gate["gained"] else idle + 1
-        patience = ctx.recipe.gate.patience
-        if patience and idle >= patience and index + 1 < ctx.recipe.rounds:
-            ctx.progress.say(f"no significant gain in {idle} rounds: stopping (gate.patience)")
-            break
-    _settle(ctx, accepted)
-    return accepted
+    base = measured_base(ctx, exam)
 
+    def one_round(index: int, accepted: Tuned) -> Row:
+        ctx.check_limits()
+        return _one_round(ctx, index, pairs, exam, base, accepted, 0 if index else written_tokens)
 
-def _closed_rounds(ctx: Context) -> int:
-    return next(index for index in itertools.count() if ctx.folder.metrics(index) is None)
+    return rounds.run_rounds(
+        ctx.folder,
+        ctx.recipe.rounds,
+        ctx.recipe.gate.patience,
+        base,
+        settle=partial(_settle, ctx),
+        one_round=one_round,
+        closed_model=lambda index: closed_model(ctx, index, exam),
+        say=ctx.progress.say,
+    )
 
 
 def _settle(ctx: Context, accepted: Tuned) -> None:
