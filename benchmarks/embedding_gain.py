@@ -31,7 +31,7 @@ from demo_gain import over_seeds  # type: ignore[reportMissingImports]
 from recipes import run
 from recipes.runner import evaluate_stage
 from recipes.settings import load_any
-from synth.records.ids import content_hash
+from synth.records.ids import content_hash, file_hash
 from synth.records.jsonl import write_json, write_jsonl
 from synth.store import RunFolder, read_json, read_parts
 
@@ -113,6 +113,7 @@ class Experiment:
         write_jsonl(self.folder / "tuning.jsonl", tuning)
         write_jsonl(self.folder / "held_out.jsonl", held_out)
         write_jsonl(self.folder / "transfer.jsonl", transfer_rows(args.data))
+        self.pairs = [file_hash(self.folder / name) for name in ("tuning.jsonl", "held_out.jsonl")]
         self.sizes = {"tuning": len(tuning), "held_out": len(held_out)}
 
     def recipe(self, changes: tuple[str, ...] = ()) -> Any:
@@ -155,12 +156,12 @@ class Experiment:
         """Scores of the base and of what this arm tuned; read from disk if it is finished."""
         label, recipe = self.arm_recipe(name)
         stored = self.folder / f"{name}.json"
-        made_with = content_hash(recipe.identity())
+        made_with = content_hash(recipe.identity(), self.pairs)
         found = read_json(stored)
         if found is not None:
             if found["recipe"] != made_with:
                 raise SystemExit(
-                    f"{stored} was measured with another recipe: choose another --out, or --fresh"
+                    f"{stored} was measured with another recipe or other pairs: choose another --out, or --fresh"
                 )
             return found
         print(f"== rng_seed {self.rng_seed}: {name}", flush=True)

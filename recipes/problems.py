@@ -10,7 +10,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,26 +222,46 @@ def load(
         raise InputError(where, f"{source.path} holds no rows", "check path, split and limit")
     wanted = ("prompt", *needs) if part != "mix" else ("prompt", "completion")
     check_columns(raw, section.columns, wanted, where)
+    return collect(
+        raw, lambda row: _problem(name, row, section, wanted), "problem", "problem_id", where,
+        recipe.problems.max_bad, offset,
+    )  # fmt: skip
+
+
+def collect(
+    raw: Sequence[Row],
+    made: Callable[[Row], Row],
+    what: str,
+    key: str,
+    where: str,
+    max_bad: float,
+    offset: int = 0,
+) -> Loaded:
+    """What `made` makes of the rows of one source, the first of each `key`. `what` they are called; `offset`:
+    rows that stood before these.
+
+    Raises InputError where a larger share than `max_bad` raised Unusable.
+    """
     loaded = Loaded([])
     seen: set[str] = set()
     for number, row in enumerate(raw, start=1 + offset):
         try:
-            problem = _problem(name, row, section, wanted)
+            one = made(row)
         except Unusable as reason:
             loaded.unusable.append(f"row {number}: {reason}")
             continue
-        if problem["problem_id"] in seen:
-            loaded.duplicates.append(f"row {number}: the same as an earlier row")
+        if one[key] in seen:
+            loaded.duplicates.append(f"row {number}: the same {what} as an earlier row")
         else:
-            seen.add(problem["problem_id"])
-            loaded.rows.append(problem)
-    if len(loaded.unusable) > recipe.problems.max_bad * len(raw):
+            seen.add(one[key])
+            loaded.rows.append(one)
+    if len(loaded.unusable) > max_bad * len(raw):
         raise InputError(
             where,
             f"{len(loaded.unusable)} of {len(raw)} rows unusable; {loaded.unusable[0]}",
             "mend the source or its column mapping, or raise problems.max_bad",
         )
-    found = f"{len(loaded.rows)} problems, {len(loaded.duplicates)} duplicates left out"
+    found = f"{len(loaded.rows)} {what}s, {len(loaded.duplicates)} duplicates left out"
     examples = "".join(f"; {reason}" for reason in loaded.unusable[:3])
     log.info("%s: %s, %d unusable%s", where, found, len(loaded.unusable), examples)
     return loaded

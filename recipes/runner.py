@@ -258,7 +258,7 @@ def _check_files(recipe: AnyRecipe, before: dict[str, str], now: dict[str, str])
         if now.get(key) != digest:
             raise InputError(
                 key,
-                f"{side_files(recipe).get(key, 'the file')} changed since this run began",
+                f"{side_files(recipe).get(key, 'what it names')} changed since this run began",
                 "restore it, or choose another --out",
             )
 

@@ -13,9 +13,10 @@ Departures from the paper: the Improve step runs a fixed number of steps (or `tr
 
 from __future__ import annotations
 
-import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from recipes import rounds
 from recipes.checkpoints import removable, remove
 from recipes.context import Clock, Context, Model
 from recipes.grow import Grower, Growth
@@ -33,39 +34,30 @@ if TYPE_CHECKING:
 
 def run_rounds(ctx: Context) -> Model:
     """Run (or resume) every round of the recipe; returns the last accepted model."""
-    accepted = _first(ctx)
-    base, idle = accepted, 0
-    # Fewer rounds than are closed take nothing back: the last accepted model stays the one DIR/model names.
-    for index in range(max(ctx.recipe.rounds, _closed_rounds(ctx))):
-        metrics = ctx.folder.metrics(index)
-        if metrics is None:
-            _settle(ctx, accepted)
-            ctx.check_limits()
-            metrics = _one_round(ctx, index, base, accepted)
+    base = _first(ctx)
+    closed = [ctx.folder.metrics(index) for index in range(rounds.closed_rounds(ctx.folder))]
+    ctx.tokens += sum(metrics["tokens"]["sampled"] for metrics in closed if metrics)
+
+    def one_round(index: int, accepted: Model) -> dict[str, Any]:
+        ctx.check_limits()
+        metrics = _one_round(ctx, index, base, accepted)
         ctx.tokens += metrics["tokens"]["sampled"]
-        if metrics["accepted"]:
-            accepted = closed_model(ctx, index)
-        gate = metrics.get("gate")
-        if gate is not None:  # a round that trains nothing has no gain to miss
-            idle = 0 if gate["gained"] else idle + 1
-        patience = ctx.recipe.gate.patience
-        if patience and idle >= patience and index + 1 < ctx.recipe.rounds:
-            ctx.progress.say(f"no significant gain in {idle} rounds: stopping (gate.patience)")
-            break
-    _settle(ctx, accepted)
-    return accepted
+        return metrics
 
-
-def _closed_rounds(ctx: Context) -> int:
-    return next(index for index in itertools.count() if ctx.folder.metrics(index) is None)
+    return rounds.run_rounds(
+        ctx.folder,
+        ctx.recipe.rounds,
+        ctx.recipe.gate.patience,
+        base,
+        settle=partial(_settle, ctx),
+        one_round=one_round,
+        closed_model=partial(closed_model, ctx),
+        say=ctx.progress.say,
+    )
 
 
 def _settle(ctx: Context, accepted: Model) -> None:
-    """Point DIR/model at the accepted model, then delete what `keep` does not keep.
-
-    Only once all closed rounds were gone through: an earlier round's model is no longer the accepted one, and
-    deleting by it would delete the one that is.
-    """
+    """Point DIR/model at the accepted model, then delete what `keep` does not keep."""
     point_at(ctx, accepted)
     for path in removable(ctx.folder, ctx.recipe.keep.checkpoints):
         remove(path)

@@ -18,9 +18,9 @@ EMBEDDING_WEIGHTS = ("pytorch_model.bin", "0_Transformer/model.safetensors", "mo
 
 
 def side_files(recipe: AnyRecipe) -> dict[str, Path]:
-    """{recipe key: file} of worked examples, a verifier's examples, own Python files, mixed-in rows, evaluation texts,
-    scored sentence pairs, earlier exports and replayed completions; keys that name something else than a local file
-    are left out."""
+    """{recipe key: file} of worked examples, a verifier's examples and corpora, own Python files, mixed-in rows,
+    evaluation texts, scored sentence pairs, earlier exports and replayed completions; keys that name something else
+    than a local file are left out."""
     return {key: path for key, name in _named(recipe) if (path := Path(name).expanduser()).is_file()}
 
 
@@ -51,11 +51,18 @@ def _named(recipe: AnyRecipe) -> Iterator[tuple[str, str]]:
 
 
 def _of_verifier(options: Any, where: str) -> Iterator[tuple[str, str]]:
-    """Labelled examples, and files that judges replay their judgements from, in a verifier's options or its parts'."""
+    """Labelled examples, rows that pairs are compared with, and files that judges replay their judgements from, in a
+    verifier's options or its parts'."""
     if not isinstance(options, Mapping):
         return
     if isinstance(options.get("examples"), str):
         yield f"{where}.examples", options["examples"]
+    if isinstance(options.get("corpus"), str):
+        yield f"{where}.corpus", options["corpus"]
+    against = options.get("against")
+    for number, path in enumerate(against if isinstance(against, list) else ()):
+        if isinstance(path, str):
+            yield f"{where}.against.{number}", path
     engine = options.get("engine")
     if isinstance(engine, Mapping) and isinstance(path := (engine.get("options") or {}).get("path"), str):
         yield f"{where}.engine.options.path", path

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trainers.core.model import write_snapshot
     from trainers.embedding.encoder import Encoder, open_encoder
     from trainers.embedding.loop import train_embedder
+    from trainers.embedding.model import check_embedder
     from trainers.loop import TrainResult, train
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "TrainResult",
     "VaccineOptions",
     "check_adapter",
+    "check_embedder",
     "logprobs",
     "open_encoder",
     "train",
@@ -49,6 +51,7 @@ LAZY = {
     "write_snapshot": "trainers.core.model",
     "TrainResult": "trainers.loop",
     "train_embedder": "trainers.embedding.loop",
+    "check_embedder": "trainers.embedding.model",
     "Encoder": "trainers.embedding.encoder",
     "open_encoder": "trainers.embedding.encoder",
 }

@@ -42,7 +42,7 @@ class ContrastiveOptions:
     """Texts are cut to so many tokens, special ones included; null is the folder's own limit."""
     cache: Literal["auto", "on", "off"] = "auto"
     """GradCache: forget activations and compute them again, so that memory does not grow with the batch. auto is on
-    where a step has more than `CACHE_ABOVE` tokens a rank."""
+    where a step's activations would take more than `CACHE_ABOVE` bytes on a rank."""
     micro_batch_tokens: int | None = None
     """Most tokens, padding included, that go through the model at once; but for rounding it never changes what is
     learned without dropout. null is 2048 on a CPU and 8192 elsewhere."""
@@ -82,7 +82,7 @@ class ContrastiveOptions:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     early_stopping: EarlyStopping | None = None
-    """Stop on a metric of `evaluate`; needs `eval_every`."""
+    """Stop on a metric of `evaluate`; needs `eval_every`, and `mode: max` where more is better."""
     eval_every: int | None = None
     """Evaluate every so many steps; null is once, after the last step."""
     save_every: int = 100
@@ -134,6 +134,8 @@ class ContrastiveOptions:
             require(getattr(self, name) >= 0, name, getattr(self, name), "use 0 or more")
         whole = self.warmup < 1 or self.warmup == int(self.warmup)
         require(whole, "warmup", self.warmup, "use a share below 1 or a whole number of steps")
+        ends = self.warmup < 1 or self.max_steps is None or self.warmup < self.max_steps
+        require(ends, "warmup", self.warmup, "use less than max_steps, or a share below 1")
         norm = self.max_grad_norm
         require(norm is None or norm > 0, "max_grad_norm", norm, "use a positive number, or null to not clip")
 

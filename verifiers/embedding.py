@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from synth.records.errors import InputError, WorkError
+from synth.records.errors import EMBEDDING_EXTRA, InputError, WorkError
 from synth.records.jsonl import repair_text
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def load_embed(model: str, where: str) -> Embed:
         package: Any = importlib.import_module("sentence_transformers")
     except ImportError as error:
         raise InputError(
-            where, f"'{model}' needs the package sentence-transformers ({error})", "pip install 'synthloop[embedding]'"
+            where, f"'{model}' needs the package sentence-transformers ({error})", EMBEDDING_EXTRA
         ) from None  # fmt: skip
     try:
         with _no_bars():

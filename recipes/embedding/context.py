@@ -13,26 +13,27 @@ from recipes import models
 from recipes.context import LimitReached
 from recipes.curation_files import check_files, named_sets
 from recipes.embedding import writing
+from recipes.embedding.beside import model_hashes
 from recipes.embedding.checks import COMPARED
 from recipes.embedding.curated import held_out_ids, pair_verifier
-from recipes.embedding.measure import Scores, fixed_sets, read_scored, texts_of
-from recipes.embedding.pairs import given_pairs
+from recipes.embedding.measure import fixed_sets, read_scored, texts_of
+from recipes.embedding.pairs import distractor_texts, given_pairs
 from recipes.embedding.schema import HeldOutShare
 from recipes.problems import Loaded
+from recipes.retrieval.mteb import PIP as MTEB
 from recipes.side_files import side_hashes
 from recipes.validation import TRACKER_PACKAGES, Finding
 from synth.curate import evaluation_sets
-from synth.records.errors import InputError
+from synth.records.errors import EMBEDDING_EXTRA, InputError
 from synth.records.ids import content_hash, model_hash
 from synth.store import RunFolder
 
 if TYPE_CHECKING:
     from recipes.embedding.schema import EmbeddingRecipe
     from recipes.progress import Progress
+    from recipes.retrieval.evaluation import RetrievalEvaluation
     from recipes.retrieval.sets import RetrievalSet
     from trainers import Encoder
-
-EXTRA = "pip install 'synthloop[embedding]'"
 
 
 class Encoders:
@@ -65,7 +66,7 @@ class Tuned:
 
     path: Path
     hash: str
-    scores: Scores | None
+    scores: RetrievalEvaluation | None
     round: int | None
 
 
@@ -104,21 +105,28 @@ class Context:
 
 
 def findings(recipe: EmbeddingRecipe) -> Iterator[Finding]:
-    """What is not installed for this recipe, or what its writer's engine lacks: asked by `synth validate`, and before
-    a run starts."""
+    """What is not installed for this recipe, what its writer's engine lacks, or what it makes in vain: asked by
+    `synth validate`, and before a run starts."""
+    mine, trains = recipe.mine, recipe.train.method != "none"
     for package, key, needed in (
-        ("sentence_transformers", "train.method", recipe.train.method != "none"),
-        ("sentence_transformers", "mine.method", recipe.mine.dense and recipe.train.method == "none"),
-        ("bm25s", "mine.method", recipe.mine.bm25),
+        ("sentence_transformers", "train.method", trains),
+        ("sentence_transformers", "mine.method", mine.dense and not trains),
+        ("sentence_transformers", "mine.rescore", mine.rescore and not (trains or mine.dense)),
+        ("bm25s", "mine.method", mine.bm25),
+        ("usearch", "mine.exact", mine.dense and mine.exact is False),
         ("mteb", "evaluate.mteb", bool(recipe.evaluate.mteb)),
     ):
         if needed and importlib.util.find_spec(package) is None:
-            fix = "pip install mteb" if package == "mteb" else EXTRA
+            fix = MTEB if package == "mteb" else EMBEDDING_EXTRA
             yield Finding("error", key, f"needs the package {package.replace('_', '-')}", fix)
     for tracker in recipe.train.trackers:
         if importlib.util.find_spec(TRACKER_PACKAGES.get(tracker, tracker)) is None:
             fix = f"pip install 'synthloop[{tracker}]'"
             yield Finding("error", "train.trackers", f"{tracker} is not installed", fix)
+    used = recipe.train.hard_negatives
+    if trains and mine.method != "none" and mine.count > used:
+        seen = f"{mine.count}, but train.hard_negatives uses {used}"
+        yield Finding("warning", "mine.count", seen, "mine fewer, or use more")
     yield from writing.findings(recipe)
 
 
@@ -150,6 +158,7 @@ def prepare(
     check_files(recipe.curate, [COMPARED])
     written = writing.inputs_hashes(recipe)
     base = models.resolve(recipe.model.path, recipe.model.revision)
+    check_training(recipe, base)
     context = Context(
         recipe, folder, base, model_hash(base), given, sets, workers, progress, Encoders(recipe)
     )
@@ -160,16 +169,26 @@ def prepare(
     data = {
         name: {
             "train": written.get(name) or _pairs_hash(given.get(name)),
-            "held_out": _set_hash(sets.get(name)),
+            "held_out": _set_hash(sets[name]) if name in sets else _apart_hash(recipe, name),
         }
         for name in recipe.domains
     }
-    files = side_hashes(recipe)
+    files = {**side_hashes(recipe), **model_hashes(recipe)}
     return context, {
         "model": {"path": recipe.model.path, "hash": context.base_hash},
         "data": data,
         "files": files,
     }
+
+
+def check_training(recipe: EmbeddingRecipe, base: Path) -> None:
+    """Raise InputError for dimensions or layers that the model at `base` does not have; no weights are read."""
+    options, lora = recipe.train_options(), recipe.train.lora
+    named = lora is not None and lora.target_modules != "all-linear"
+    if recipe.train.method != "none" and (options.matryoshka or named):
+        import trainers
+
+        trainers.check_embedder(str(base), options, trust_remote_code=recipe.model.trust_remote_code)
 
 
 def known_texts(recipe: EmbeddingRecipe, texts: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -183,8 +202,11 @@ def _pairs_hash(loaded: Loaded | None) -> str:
     return content_hash([[row[name] for name in told] for row in loaded.rows] if loaded else [])
 
 
-def _set_hash(given: RetrievalSet | None) -> str:
-    if given is None:
-        return content_hash([])
+def _set_hash(given: RetrievalSet) -> str:
     graded = {query: dict(grades) for query, grades in given.qrels.items()}
     return content_hash(dict(given.queries), dict(given.corpus), graded)
+
+
+def _apart_hash(recipe: EmbeddingRecipe, name: str) -> str:
+    """What a domain measured on a share of its own pairs, or not at all, has beside them."""
+    return content_hash(distractor_texts(recipe, name))

@@ -38,6 +38,8 @@ Row = dict[str, Any]
 Encoded = Callable[[], Any]
 """Opens the base model; gives its `encode`."""
 HELD_OUT = "held_out"
+GUIDED = ("not_retrieved", "false_negative")
+"""What the verifier `pairs` says by the eyes of its guide."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Pairs:
     @property
     def kept(self) -> list[Row]:
         return [row for row in self.rows if row["decision"] == "kept"]
+
+    @property
+    def answers(self) -> list[tuple[str, str]]:
+        """(query, positive) of every pair: what became of one does not unmake what it says."""
+        return [(row["query"], row["positive"]) for row in self.rows]
 
     @property
     def held_out(self) -> dict[str, list[Row]]:
@@ -184,8 +191,13 @@ def with_verdict(row: Row, verdict: Row | None) -> Row:
 
 
 def held_out_pairs(rows: Iterable[Row], ids: Collection[str]) -> list[Row]:
-    """The pairs of the held-out side that passed, or were judged by nobody."""
-    return [row for row in rows if row["sample_id"] in ids and row.get("status", "pass") == "pass"]
+    """The pairs of the held-out side that passed, were judged by nobody, or failed by a guide's eyes alone: a test of
+    what the base finds would flatter the base."""
+    return [
+        row
+        for row in rows
+        if row["sample_id"] in ids and (row.get("status", "pass") == "pass" or row["reason"] in GUIDED)
+    ]
 
 
 def decided(
@@ -206,12 +218,13 @@ def decided(
     for row in held:
         by_domain.setdefault(row["domain"], []).append(row)
     names = {row["sample_id"] for row in held}
-    sets = texts(by_domain) | named_sets(recipe)
+    held_out_texts = texts(by_domain)
+    sets = held_out_texts | named_sets(recipe)
     options = recipe.curate
     if options.text is None:
         options = replace(options, text=list(COMPARED))
     embed = open_embed(options)
-    rest = _without_held_out([row for row in rows if row["sample_id"] not in names], by_domain)
+    rest = _without([row for row in rows if row["sample_id"] not in names], held_out_texts)
     results = []
     for is_judged in (True, False):
         mine = [row for row in rest if ("status" in row) is is_judged]
@@ -226,12 +239,12 @@ def decided(
     return Pairs(done, _funnel(rest, results, held, loaded))
 
 
-def _without_held_out(rows: Iterable[Row], held: Mapping[str, list[Row]]) -> list[Row]:
-    """The pairs without negatives that their domain is measured on finding."""
-    documents = {domain: {normalise(row["positive"]) for row in pairs} for domain, pairs in held.items()}
+def _without(rows: Iterable[Row], held_out_texts: Mapping[str, list[str]]) -> list[Row]:
+    """The pairs without negatives that models are measured on finding, in any domain."""
+    forms = {normalise(text) for texts in held_out_texts.values() for text in texts}
     return [
-        {**row, "negatives": [n for n in row["negatives"] if normalise(n) not in documents[row["domain"]]]}
-        if row["domain"] in documents and row["negatives"]
+        {**row, "negatives": [text for text in row["negatives"] if normalise(text) not in forms]}
+        if row["negatives"]
         else row
         for row in rows
     ]
@@ -240,7 +253,7 @@ def _without_held_out(rows: Iterable[Row], held: Mapping[str, list[Row]]) -> lis
 def _funnel(
     rest: list[Row], results: list[CurateResult], held: list[Row], loaded: Mapping[str, Loaded]
 ) -> dict[str, Any]:
-    """The funnel of all pairs. Those held out passed, and were lost to training for that reason."""
+    """The funnel of all pairs. Those held out were lost to training for that reason."""
 
     def shown(row: Row) -> Row:
         return {**row, "prompt": row["query"], "completion": row["positive"]}
@@ -255,8 +268,9 @@ def _funnel(
     counts = given_funnel(rest, decided, left_out)
     for row in held:
         domain = row["domain"]
-        for stage in ("asked", "generated", "parsed", "passed"):
+        for stage in ("asked", "generated", "parsed"):
             counts[domain][stage] += 1
+        counts[domain]["passed"] += row.get("status", "pass") == "pass"
         empty = {"count": 0, "example": {
             "sample_id": row["sample_id"], "prompt": row["query"], "completion": row["positive"],
             "matched_id": None, "evidence": None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from recipes.embedding.checks import sts_name
 from recipes.embedding.pairs import distractor_texts, given_pairs
 from recipes.embedding.schema import Beir, HeldOutShare
-from recipes.retrieval.evaluation import evaluate_retrieval, evaluate_sts
+from recipes.retrieval.evaluation import RetrievalEvaluation, evaluate_retrieval, evaluate_sts
 from recipes.retrieval.sets import RetrievalSet, pairs_set, read_beir
 from recipes.retrieval.sts import StsSet, read_sts
 from synth.records.errors import InputError, WorkError
@@ -25,30 +25,14 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 SPEARMAN = "spearman"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of one model. scores: {set: {metric: {"value", "low", "high"}, "n"}}. outcomes: {set: {query id: {metric:
-    value}}}, of the sets that the gate decides by."""
-
-    scores: dict[str, Any]
-    outcomes: dict[str, dict[str, dict[str, float]]]
-
-    def values(self, metric: str) -> dict[tuple[str, str], float]:
-        """A metric's value for each query that the gate looks at, keyed by (set, query id)."""
-        return {
-            (name, query): metrics[metric]
-            for name, queries in self.outcomes.items()
-            for query, metrics in queries.items()
-            if metric in metrics
-        }
+READING = ("pooling", "max_length", "query_template", "document_template", "dtype")
+"""Options of `train` that say how any model reads and encodes texts."""
 
 
 @dataclass(frozen=True)
 class Exam:
     """What stays the same from model to model. `own` are the recipe's domains, by which the gate decides; `further`
-    the sets of mteb, which are only told."""
+    the sets of mteb, which are only told. `reading`: how every model reads texts."""
 
     own: list[RetrievalSet]
     further: list[RetrievalSet]
@@ -57,6 +41,7 @@ class Exam:
     ks: list[int]
     bootstrap: int
     rng_seed: int
+    reading: dict[str, Any]
 
     @cached_property
     def digest(self) -> str:
@@ -67,7 +52,7 @@ class Exam:
             for each in (*self.own, *self.further)
         ]  # fmt: skip
         pairs = [[each.name, list(each.first), list(each.second), list(each.scores)] for each in self.sts]
-        return content_hash(sets, pairs, self.metrics, self.ks, self.bootstrap, self.rng_seed)
+        return content_hash(sets, pairs, self.metrics, self.ks, self.bootstrap, self.rng_seed, self.reading)
 
 
 def exam_of(recipe: EmbeddingRecipe, own: Mapping[str, RetrievalSet]) -> Exam:
@@ -84,6 +69,7 @@ def exam_of(recipe: EmbeddingRecipe, own: Mapping[str, RetrievalSet]) -> Exam:
         ks=sorted(set(recipe.evaluate.k)),
         bootstrap=recipe.evaluate.bootstrap,
         rng_seed=recipe.rng_seed,
+        reading={name: getattr(recipe.train, name) for name in READING},
     )
 
 
@@ -153,7 +139,7 @@ def _first(given: RetrievalSet, most: int | None) -> RetrievalSet:
     return replace(given, queries={query: given.queries[query] for query in list(given.judged)[:most]})
 
 
-def measured(encode: Encode, exam: Exam) -> Scores:
+def measured(encode: Encode, exam: Exam) -> RetrievalEvaluation:
     """Scores of the model behind `encode`."""
     given = {"bootstrap": exam.bootstrap, "rng_seed": exam.rng_seed}
     found = evaluate_retrieval(encode, [*exam.own, *exam.further], exam.ks, **given)
@@ -166,18 +152,18 @@ def measured(encode: Encode, exam: Exam) -> Scores:
         name: {query: {m: values[m] for m in exam.metrics} for query, values in queries.items()}
         for name, queries in own.items()
     }
-    return Scores({**scores, **evaluate_sts(encode, exam.sts, **given)}, outcomes)
+    return RetrievalEvaluation({**scores, **evaluate_sts(encode, exam.sts, **given)}, outcomes)
 
 
-def read_scores(folder: Path, digest: str) -> Scores | None:
-    """The scores of the model `digest` that `folder` holds, if it holds any."""
+def read_scores(folder: Path, digest: str, exam: Exam) -> RetrievalEvaluation | None:
+    """The scores of the model `digest` in this test that `folder` holds, if it holds them."""
     found = read_json(folder / "evaluation.json")
-    if found is None or found["model"] != digest:
+    if found is None or (found["model"], found["examination"]) != (digest, exam.digest):
         return None
-    return Scores(found["scores"], found["outcomes"])
+    return RetrievalEvaluation(found["scores"], found["outcomes"])
 
 
-def kept_scores(encode_at: Any, exam: Exam, folder: Path, digest: str) -> Scores:
+def kept_scores(encode_at: Any, exam: Exam, folder: Path, digest: str) -> RetrievalEvaluation:
     """The scores that `folder` holds, or new ones, which are then kept there. encode_at: opens the model.
 
     Raises InputError where the folder's scores are another model's or another test's.
@@ -188,15 +174,18 @@ def kept_scores(encode_at: Any, exam: Exam, folder: Path, digest: str) -> Scores
         if wrong:
             seen = f"holds scores made with another {wrong[0]}"
             raise InputError(str(folder), seen, "delete that folder, or choose another --out")
-        return Scores(before["scores"], before["outcomes"])
+        return RetrievalEvaluation(before["scores"], before["outcomes"])
     scores = measured(encode_at(), exam)
     folder.mkdir(parents=True, exist_ok=True)
-    told = {"model": digest, "examination": exam.digest, "scores": scores.scores, "outcomes": scores.outcomes}
+    made_with = {"model": digest, "examination": exam.digest}
+    # First, so that scores never stand without it.
+    write_json(folder / "manifest.json", made_with)
+    told = {**made_with, "scores": scores.scores, "outcomes": scores.outcomes}
     write_json(folder / "evaluation.json", told)
     return scores
 
 
-def sts_loss(exam: Exam, base: Scores, candidate: Scores) -> float:
+def sts_loss(exam: Exam, base: RetrievalEvaluation, candidate: RetrievalEvaluation) -> float:
     """By how much the candidate's rank correlation is below the base's on the set where it lost most."""
     names: Iterable[str] = (each.name for each in exam.sts)
     losses = (base.scores[n][SPEARMAN]["value"] - candidate.scores[n][SPEARMAN]["value"] for n in names)

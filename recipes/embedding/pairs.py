@@ -8,13 +8,12 @@ says none.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.embedding.checks import PAIR
-from recipes.problems import Loaded, Unusable, check_columns, column_value, lookup, source_columns
+from recipes.problems import Loaded, Unusable, check_columns, collect, column_value, lookup, source_columns
 from recipes.reading import read_source
 from recipes.schema import Source
 from synth.records.errors import InputError
@@ -25,7 +24,6 @@ from synth.store import RunFolder, read_parts
 if TYPE_CHECKING:
     from recipes.embedding.schema import EmbeddingDomain, EmbeddingRecipe
 
-log = logging.getLogger("synthloop")
 Row = dict[str, Any]
 NEEDED = ("query", "positive")
 DOCUMENT = ("document_id", "passage_id", "path")
@@ -46,24 +44,14 @@ def given_pairs(recipe: EmbeddingRecipe, name: str, part: str) -> Loaded:
     if part == "held_out":  # need not have what only training reads
         columns = {c: spec for c, spec in columns.items() if c in NEEDED or _held(raw, spec)}
     check_columns(raw, columns, NEEDED, where, "training")
-    loaded, seen = Loaded([]), set[str]()
-    for number, row in enumerate(raw, start=1):
-        try:
-            pair = _given(name, domain, row, columns)
-        except Unusable as reason:
-            loaded.unusable.append(f"row {number}: {reason}")
-            continue
-        if pair["sample_id"] in seen:
-            loaded.duplicates.append(f"row {number}: the same pair as an earlier row")
-        else:
-            seen.add(pair["sample_id"])
-            loaded.rows.append(pair)
-    if len(loaded.unusable) > recipe.problems.max_bad * len(raw):
-        found = f"{len(loaded.unusable)} of {len(raw)} rows unusable; {loaded.unusable[0]}"
-        raise InputError(where, found, "mend the source or its column mapping, or raise problems.max_bad")
-    found = f"{len(loaded.rows)} pairs, {len(loaded.duplicates)} duplicates left out"
-    log.info("%s: %s, %d unusable", where, found, len(loaded.unusable))
-    return loaded
+    return collect(
+        raw,
+        lambda row: _given(name, domain, row, columns),
+        "pair",
+        "sample_id",
+        where,
+        recipe.problems.max_bad,
+    )
 
 
 def _held(raw: Iterable[Mapping[str, Any]], spec: Any) -> bool:

@@ -6,14 +6,15 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recipes import models
-from synth.records.errors import InputError, WorkError
+from recipes.embedding.beside import located
+from synth.records.errors import InputError
 
 if TYPE_CHECKING:
     from recipes.embedding.schema import EmbeddingRecipe, Rescore
 
 Pair = tuple[str, str]
 BATCH = 64
+KEY = "mine.rescore.model"
 
 
 def scorer(section: Rescore | None, recipe: EmbeddingRecipe) -> Callable[[Sequence[Pair]], Any] | None:
@@ -50,7 +51,7 @@ class _Bi:
         import trainers
 
         hub = {"trust_remote_code": self._recipe.model.trust_remote_code}
-        return trainers.open_encoder(str(located(self._section)), hub=hub)
+        return trainers.open_encoder(str(located(KEY, self._section.model)), hub=hub)
 
 
 class _Cross:
@@ -71,19 +72,11 @@ class _Cross:
         package: Any = importlib.import_module("sentence_transformers")
         trust = self._recipe.model.trust_remote_code
         try:
-            model = package.CrossEncoder(str(located(self._section)), trust_remote_code=trust)
+            model = package.CrossEncoder(str(located(KEY, self._section.model)), trust_remote_code=trust)
         except (OSError, ValueError) as error:
             first = str(error).strip().split("\n")[0]
-            raise InputError("mine.rescore.model", first, "name a cross-encoder") from None
+            raise InputError(KEY, first, "name a cross-encoder") from None
         if model.config.num_labels != 1:
             seen = f"{self._section.model} gives {model.config.num_labels} scores a pair"
-            raise InputError("mine.rescore.model", seen, "name a cross-encoder with one score")
+            raise InputError(KEY, seen, "name a cross-encoder with one score")
         return model
-
-
-def located(section: Rescore) -> Any:
-    """The folder of the model. Raises InputError or WorkError at `mine.rescore.model`."""
-    try:
-        return models.resolve(section.model)
-    except (InputError, WorkError) as error:
-        raise type(error)("mine.rescore.model", error.seen, error.fix) from None

@@ -10,21 +10,23 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from recipes import rounds
 from recipes.checkpoints import removable, remove
 from recipes.context import Clock
 from recipes.embedding.context import Context, Tuned
 from recipes.embedding.curated import Pairs
-from recipes.embedding.measure import Exam, Scores, kept_scores, read_scores, sts_loss
+from recipes.embedding.measure import Exam, kept_scores, read_scores, sts_loss
 from recipes.embedding.rescoring import scorer
 from recipes.embedding.training import split_validation, tune
 from recipes.gate import Decision, decide
+from recipes.retrieval.evaluation import RetrievalEvaluation
 from synth.records import schemas
 from synth.records.errors import WorkError
 from synth.records.ids import content_hash, model_hash
@@ -40,31 +42,22 @@ Row = dict[str, Any]
 
 def run_rounds(ctx: Context, pairs: Pairs, exam: Exam | None, written_tokens: int) -> Tuned:
     """Run (or resume) every round; returns the last accepted model. Without an exam nothing is trained or measured."""
-    accepted = base = measured_base(ctx, exam)
-    idle = 0
-    # Fewer rounds than are closed take nothing back: the last accepted model stays the one DIR/model names.
-    for index in range(max(ctx.recipe.rounds, _closed_rounds(ctx))):
-        metrics = ctx.folder.metrics(index)
-        if metrics is None:
-            _settle(ctx, accepted)
-            ctx.check_limits()
-            tokens = written_tokens if index == 0 else 0
-            metrics = _one_round(ctx, index, pairs, exam, base, accepted, tokens)
-        if metrics["accepted"]:
-            accepted = closed_model(ctx, index)
-        gate = metrics.get("gate")
-        if gate is not None:
-            idle = 0 if gate["gained"] else idle + 1
-        patience = ctx.recipe.gate.patience
-        if patience and idle >= patience and index + 1 < ctx.recipe.rounds:
-            ctx.progress.say(f"no significant gain in {idle} rounds: stopping (gate.patience)")
-            break
-    _settle(ctx, accepted)
-    return accepted
+    base = measured_base(ctx, exam)
 
+    def one_round(index: int, accepted: Tuned) -> Row:
+        ctx.check_limits()
+        return _one_round(ctx, index, pairs, exam, base, accepted, 0 if index else written_tokens)
 
-def _closed_rounds(ctx: Context) -> int:
-    return next(index for index in itertools.count() if ctx.folder.metrics(index) is None)
+    return rounds.run_rounds(
+        ctx.folder,
+        ctx.recipe.rounds,
+        ctx.recipe.gate.patience,
+        base,
+        settle=partial(_settle, ctx),
+        one_round=one_round,
+        closed_model=lambda index: closed_model(ctx, index, exam),
+        say=ctx.progress.say,
+    )
 
 
 def _settle(ctx: Context, accepted: Tuned) -> None:
@@ -87,12 +80,13 @@ def measured_base(ctx: Context, exam: Exam | None) -> Tuned:
     return Tuned(ctx.base, ctx.base_hash, scores, None)
 
 
-def closed_model(ctx: Context, index: int) -> Tuned:
-    """The model of a closed round."""
+def closed_model(ctx: Context, index: int, exam: Exam | None) -> Tuned:
+    """The model of a closed round, with its scores where they are of this test."""
     folder, metrics = ctx.folder.round(index), ctx.folder.metrics(index)
     assert metrics is not None
     digest = metrics["model_hash"]
-    return Tuned(folder / "model", digest, read_scores(folder / "evaluation", digest), index)
+    scores = read_scores(folder / "evaluation", digest, exam) if exam is not None else None
+    return Tuned(folder / "model", digest, scores, index)
 
 
 def _one_round(
@@ -146,7 +140,7 @@ def _mine(ctx: Context, index: int, pairs: Pairs, accepted: Tuned) -> Row:
             kept.setdefault(row["domain"], []).append(row)
         with ctx.progress.stage(f"round {index}: mining negatives", len(kept)) as bar:
             for name, mine in kept.items():
-                found, told[name] = _mined(ctx, mine, accepted)
+                found, told[name] = _mined(ctx, mine, pairs.answers, accepted)
                 rows += found
                 bar.advance()
         for row in rows:
@@ -158,8 +152,10 @@ def _mine(ctx: Context, index: int, pairs: Pairs, accepted: Tuned) -> Row:
     return mining
 
 
-def _mined(ctx: Context, rows: list[Row], accepted: Tuned) -> tuple[list[Row], Row]:
-    """One domain's pairs with negatives out of its own documents, and the counts."""
+def _mined(
+    ctx: Context, rows: list[Row], answers: list[tuple[str, str]], accepted: Tuned
+) -> tuple[list[Row], Row]:
+    """One domain's pairs with negatives out of its own documents, none of which is known to answer, and the counts."""
     from synth.retrieval import mine_negatives
 
     options = ctx.recipe.mining_options()
@@ -173,6 +169,7 @@ def _mined(ctx: Context, rows: list[Row], accepted: Tuned) -> tuple[list[Row], R
         corpus=None,
         encode=ctx.encoders.at(accepted.path).encode if options.dense else None,
         rescore=scorer(ctx.recipe.mine.rescore, ctx.recipe),
+        known=answers,
         rng_seed=ctx.recipe.rng_seed,
     )
     made = [
@@ -245,14 +242,17 @@ def _train(ctx: Context, index: int, accepted: Tuned) -> Row:
     }
     rng_seed = int(content_hash("training", ctx.recipe.rng_seed, index), 16) % 2**31
     with ctx.progress.stage(f"round {index}: training on {len(trained)} pairs") as bar:
-        training = tune(ctx.recipe, start.path, trained, validation, folder / "model", rng_seed, lineage, bar)
+        training = tune(
+            ctx.recipe, start.path, trained, validation, folder / "model", rng_seed, lineage, bar,
+            known=[row for row in read_parts(folder / "dataset") if row["decision"] != "kept"],
+        )  # fmt: skip
     found = {"model": model_hash(folder / "model"), "training": training}
     (folder / "training").mkdir(exist_ok=True)
     write_json(folder / "training" / "manifest.json", found)
     return found
 
 
-def _measure(ctx: Context, index: int, exam: Exam, digest: str, again: str = "") -> Scores:
+def _measure(ctx: Context, index: int, exam: Exam, digest: str, again: str = "") -> RetrievalEvaluation:
     folder = ctx.folder.round(index)
     with ctx.progress.stage(f"round {index}: evaluating{again}"):
         return kept_scores(
@@ -260,7 +260,7 @@ def _measure(ctx: Context, index: int, exam: Exam, digest: str, again: str = "")
         )
 
 
-def _scores_of(ctx: Context, exam: Exam, accepted: Tuned) -> Scores:
+def _scores_of(ctx: Context, exam: Exam, accepted: Tuned) -> RetrievalEvaluation:
     """The accepted model's scores, measured again if the folder of its evaluation is gone."""
     if accepted.scores is not None:
         return accepted.scores
@@ -269,7 +269,11 @@ def _scores_of(ctx: Context, exam: Exam, accepted: Tuned) -> Scores:
 
 
 def _decide(
-    ctx: Context, exam: Exam, base: Scores, previous: Scores, candidate: Scores
+    ctx: Context,
+    exam: Exam,
+    base: RetrievalEvaluation,
+    previous: RetrievalEvaluation,
+    candidate: RetrievalEvaluation,
 ) -> tuple[Decision, float | None]:
     """What the gate says, and how much rank correlation was lost against the base (None where none is measured)."""
     gate = ctx.recipe.gate
@@ -280,7 +284,9 @@ def _decide(
     return decision, loss
 
 
-def _say_verdict(ctx: Context, index: int, scores: Scores, decision: Decision, loss: float | None) -> None:
+def _say_verdict(
+    ctx: Context, index: int, scores: RetrievalEvaluation, decision: Decision, loss: float | None
+) -> None:
     word = "accepted" if decision.accepted else "REJECTED, rolled back"
     p = decision.p_better if decision.difference >= 0 else decision.p_worse
     own = [_value(name, scores.scores[name], decision.metric) for name in scores.outcomes]

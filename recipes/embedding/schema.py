@@ -28,6 +28,7 @@ from recipes.schema import (
 from synth.curate.options import CurateOptions
 from synth.retrieval.options import MiningOptions
 from trainers.contrastive_options import ContrastiveOptions
+from trainers.options import EarlyStopping
 
 EMBEDDING = "embedding"
 METRICS = ("ndcg", "mrr", "recall")
@@ -113,11 +114,31 @@ class Rescore(Section):
 
 
 @dataclass(frozen=True)
+class CurateSection(CurateOptions):
+    """Curation's options; a query may have any number of documents."""
+
+    cap_per_problem: int | None = None
+    """At most this many pairs a query; null: no cap."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
 class MineSection(MiningOptions):
     """Mining's options and the model that checks what was found."""
 
     rescore: Rescore | None = None
     """Margins then hold for its scores; null: for those of the search."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class SearchStopping(EarlyStopping):
+    """Stop when a search among validation pairs gets no better."""
+
+    mode: Literal["max"] = "max"
+    """Of all that is measured of a search, more is better."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -134,6 +155,8 @@ class ContrastiveSection(ContrastiveOptions):
     """`all_rounds`: a pair has the negatives of earlier rounds, too, behind this round's."""
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the pairs that is not trained on but searched during training (for `early_stopping`)."""
+    early_stopping: SearchStopping | None = None
+    """Stop on a metric of that search; needs `eval_every`."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -178,7 +201,7 @@ class EmbeddingRecipe(Section):
     """Null: no generator of the recipe asks a model."""
     domains: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], EmbeddingDomain] = Field(min_length=1)
     problems: InputRows = InputRows()
-    curate: CurateOptions = Field(default_factory=CurateOptions)
+    curate: CurateSection = Field(default_factory=CurateSection)
     mine: MineSection = Field(default_factory=MineSection)
     train: ContrastiveSection = Field(default_factory=ContrastiveSection)
     evaluate: EmbeddingEvaluate = EmbeddingEvaluate()

@@ -52,10 +52,11 @@ def _rows_of(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
         if not all(isinstance(row.get(name), str) for name in ("query", "positive")):
             fix = "rows need `query` and `positive`; `negatives`, `instruction` and `source` are read where they are"
             raise InputError(f"--data, row {number}", f"has {', '.join(map(str, row))}", fix)
-        name = content_hash("pair", row["query"], row["positive"], row.get("instruction") or "", number)
-        made.append(
-            {"sample_id": name, "group": None, "meta": None, **row, "negatives": row.get("negatives") or []}
-        )
+        name = row.get("sample_id")
+        if not isinstance(name, str):
+            name = content_hash("pair", row["query"], row["positive"], row.get("instruction") or "", number)
+        negatives = row.get("negatives") or []
+        made.append({"group": None, "meta": None, **row, "sample_id": name, "negatives": negatives})
     return made
 
 

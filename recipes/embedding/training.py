@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("synthloop")
 Row = dict[str, Any]
 TRAINED = ("sample_id", "query", "positive", "negatives", "instruction", "source")
+ANSWERS = ("query", "positive", "instruction", "decision")
+"""What the trainer is told of pairs that it does not train on."""
 FEWEST_RESAMPLES = 100
 """Intervals are of no use while a model is trained."""
 
@@ -51,18 +54,26 @@ def tune(
     rng_seed: int,
     lineage: Mapping[str, Any],
     bar: Bar,
+    known: Iterable[Row] = (),
 ) -> Row:
-    """Train the model at `start` on pairs into `out`; returns what a round's metrics tell of it."""
+    """Train the model at `start` on pairs into `out`; returns what a round's metrics tell of it.
+
+    known: pairs that were not kept. They are not trained on, but what they say is no negative of their query.
+    """
     import trainers
 
     trained = [{name: row.get(name) for name in TRAINED if row.get(name) is not None} for row in rows]
     if not trained:
         raise InputError("train", "no pair to train on", "see `synth inspect DIR`")
+    answers = [{name: row[name] for name in ANSWERS} for row in known]
+    options = recipe.train_options()
+    if options.guide is not None:
+        options = replace(options, guide=str(Path(options.guide).expanduser()))
     result = trainers.train_embedder(
         str(start),
-        trained,
+        [*trained, *answers],
         str(out),
-        recipe.train_options(),
+        options,
         rng_seed,
         evaluate=search(recipe, validation) if validation else None,
         on_step=lambda entry: bar.update(entry["step"], entry["steps"]),

@@ -7,18 +7,20 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from recipes.embedding import context, writing
+from recipes.embedding.beside import located, models_beside
 from recipes.embedding.checks import COMPARED
-from recipes.embedding.context import Encoders
+from recipes.embedding.context import Encoders, check_training
 from recipes.embedding.curated import held_out_ids, pair_verifier
 from recipes.embedding.measure import fixed_sets, read_scored, texts_of
 from recipes.embedding.pairs import distractor_texts, given_pairs
-from recipes.embedding.rescoring import located
 from recipes.embedding.schema import BASE
-from recipes.validation import Finding
+from recipes.validation import Finding, in_hub_cache, means_folder
 from synth.records.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     from recipes.embedding.schema import EmbeddingRecipe
+
+NOT_YET = "is not on this machine yet; its download comes with the run"
 
 
 def validate(recipe: EmbeddingRecipe) -> list[Finding]:
@@ -27,6 +29,7 @@ def validate(recipe: EmbeddingRecipe) -> list[Finding]:
     found = list(context.findings(recipe))
     checks: list[Callable[[], Iterator[Finding]]] = [
         partial(_model, recipe),
+        *(partial(_beside, *named) for named in models_beside(recipe)),
         *(partial(_domain, recipe, name) for name in recipe.domains),
         partial(_measuring, recipe),
     ]
@@ -42,17 +45,19 @@ def validate(recipe: EmbeddingRecipe) -> list[Finding]:
 
 def _model(recipe: EmbeddingRecipe) -> Iterator[Finding]:
     from recipes import models
-    from recipes.validation import in_hub_cache, means_folder
 
     path = recipe.model.path
     if path.startswith(models.BUILTIN) or means_folder(path):
-        models.resolve(path, recipe.model.revision)
+        check_training(recipe, models.resolve(path, recipe.model.revision))
     elif in_hub_cache(path, recipe.model.revision) is None:
-        seen = f"{path} is not on this machine yet; its download comes with the run"
-        yield Finding("warning", "model.path", seen)
-    rescore = recipe.mine.rescore
-    if rescore is not None and means_folder(rescore.model):
-        located(rescore)
+        yield Finding("warning", "model.path", f"{path} {NOT_YET}")
+
+
+def _beside(where: str, name: str) -> Iterator[Finding]:
+    if means_folder(name):
+        located(where, name)
+    elif in_hub_cache(name, None) is None:
+        yield Finding("warning", where, f"{name} {NOT_YET}")
 
 
 def _domain(recipe: EmbeddingRecipe, name: str) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from synth.retrieval import Encode, encoded, encoded_blocks, nearest
 @dataclass(frozen=True)
 class RetrievalEvaluation:
     """Scores of one model. scores: {set: {metric: {"value", "low", "high"}, ..., "n": queries}}.
-    outcomes: {set: {query id: {metric: value}}}."""
+    outcomes: {set: {query id: {metric: value}}}, where they are kept to decide by of those sets alone."""
 
     scores: dict[str, Any]
     outcomes: dict[str, dict[str, dict[str, float]]]

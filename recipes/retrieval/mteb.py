@@ -13,6 +13,8 @@ from typing import Any
 from recipes.retrieval.sets import RetrievalSet, document_text
 from synth.records.errors import InputError, WorkError
 
+PIP = "pip install 'mteb>=2'"
+
 
 def read_mteb(name: str, instruction: str = "") -> list[RetrievalSet]:
     """The sets of a retrieval task, one for each subset and split that it evaluates on; a single one has the task's
@@ -21,9 +23,7 @@ def read_mteb(name: str, instruction: str = "") -> list[RetrievalSet]:
     try:
         package: Any = importlib.import_module("mteb")
     except ImportError as error:
-        raise InputError(
-            "mteb", f"'{name}' needs the package mteb ({error})", "pip install 'mteb>=2'"
-        ) from None
+        raise InputError("mteb", f"'{name}' needs the package mteb ({error})", PIP) from None
     try:
         task = package.get_task(name)
     except KeyError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def _json_pair(line: bytes, where: str) -> tuple[str, str, float]:
         )
     if isinstance(score, bool) or not isinstance(score, int | float):
         raise InputError(where, f"the score is {score!r}", "write a number")
-    return first, second, float(score)
+    return first, second, _finite(score, where)
 
 
 def _tab_pair(line: bytes, where: str) -> tuple[str, str, float]:
@@ -60,7 +61,14 @@ def _tab_pair(line: bytes, where: str) -> tuple[str, str, float]:
         raise InputError(where, f"not UTF-8 ({error.reason})", "save the file as UTF-8") from None
     if len(cells) < len(COLUMNS):
         raise InputError(where, f"has {len(cells)} columns", f"needs {', '.join(COLUMNS)} with tabs between")
+    return cells[5], cells[6], _finite(cells[4], where)
+
+
+def _finite(score: str | float, where: str) -> float:
     try:
-        return cells[5], cells[6], float(cells[4])
-    except ValueError:
-        raise InputError(where, f"the score is {cells[4]!r}", "write a number") from None
+        value = float(score)
+    except (ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(where, f"the score is {score!r:.60}", "write a finite number")
+    return value

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+EMBEDDING_EXTRA = "pip install 'synthloop[embedding]'"
+"""What to do where a package of that extra is missing: in all rooms the same words."""
+
 
 class InputError(ValueError):
     """Something the user gave is wrong (recipe, option, file, column). The command line exits 2.

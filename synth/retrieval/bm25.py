@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from synth.curate.text import space_out
-from synth.records.errors import InputError
-from synth.retrieval.dense import PIP
+from synth.records.errors import EMBEDDING_EXTRA, InputError
 from synth.retrieval.ranking import Ranking, Scores, best
 
 K1 = 1.2
@@ -59,7 +58,7 @@ class BM25Search:
         try:
             package: Any = importlib.import_module("bm25s")
         except ImportError as error:
-            raise InputError("bm25", f"needs the package bm25s ({error})", PIP) from None
+            raise InputError("bm25", f"needs the package bm25s ({error})", EMBEDDING_EXTRA) from None
         self.size = len(texts)
         # Numbered here: the package would number words in the order of a set, another one in every process.
         self._numbers: dict[str, int] = {}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from synth.curate.embedding import Vectors, unit
-from synth.records.errors import InputError, WorkError
+from synth.records.errors import EMBEDDING_EXTRA, InputError, WorkError
 from synth.retrieval.ranking import Best, Ranking, ranked
 
 Encode = Callable[..., Any]
@@ -37,7 +37,6 @@ EXPANSION = 512
 512 find 0.987 (benchmarks/vector_search.py),"""
 MORE = 4
 """and how many for each document wanted."""
-PIP = "pip install 'synthloop[embedding]'"
 
 
 def encoded(
@@ -147,5 +146,5 @@ def _usearch() -> Any:
     try:
         return importlib.import_module("usearch.index")
     except ImportError as error:
-        fix = f"{PIP}, or set exact: true"
+        fix = f"{EMBEDDING_EXTRA}, or set exact: true"
         raise InputError("exact", f"a graph of neighbours needs the package usearch ({error})", fix) from None

@@ -90,15 +90,17 @@ class Documents:
 
 
 class Taboo:
-    """Which documents can never be negatives of a row, by their normal forms."""
+    """Which documents can never be negatives of a row, by their normal forms. known: further (query, positive)."""
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
+    def __init__(self, pairs: Sequence[Pair], known: Iterable[tuple[str, str]] = ()) -> None:
         self._positives: dict[str, set[str]] = defaultdict(set)
         self._groups: dict[str | None, set[str]] = defaultdict(set)
         for pair in pairs:
             self._positives[pair.form].add(pair.positive_form)
             if pair.group is not None:
                 self._groups[pair.group].add(pair.positive_form)
+        for query, positive in known:
+            self._positives[normalise(query)].add(normalise(positive))
 
     def why(self, pair: Pair, form: str) -> str | None:
         """What bars a document: a positive of the same query, the query itself, a positive of the same group."""

@@ -3,7 +3,7 @@
 1. The documents are all positives of the rows and the corpus that is handed in; equal ones (case and blanks aside) are
    one document.
 2. Each query is searched for. What can never be its negative is passed over and does not use up a rank: a positive of
-   the same query in any row, the query itself, positives of the same `group`.
+   the same query in any row or in `known`, the query itself, positives of the same `group`.
 3. Of the ranks `window` those within the margins and limits remain. Deciding scores are those of `rescore` (a guide
    embedder or a cross-encoder) where it is handed in; then they also give the order.
 4. `both` takes the window of either search, in turn by rank, and decides by cosines.
@@ -80,12 +80,14 @@ def mine_negatives(
     corpus: Sequence[str] | None = None,
     encode: Encode | None = None,
     rescore: Rescore | None = None,
+    known: Iterable[tuple[str, str]] = (),
     rng_seed: int = 0,
 ) -> Mined:
     """Rows (`query`, `positive`; `negatives`, `instruction` and `group` where they have them) with hard negatives.
 
-    corpus: further documents. encode: see `Encode`, needed for `dense` and `both`. rescore: see `Rescore`. Held are the
-    vectors of all documents or their words, and what was found for a block of queries.
+    corpus: further documents. encode: see `Encode`, needed for `dense` and `both`. rescore: see `Rescore`. known:
+    (query, positive) of pairs that are no rows: not searched for, but no negatives of their queries either.
+    Held are the vectors of all documents or their words, and what was found for a block of queries.
     Raises InputError for rows that are no pairs, or where the encoder is missing; WorkError when a callable gives
     something else than was asked for.
     """
@@ -93,7 +95,7 @@ def mine_negatives(
         raise InputError("method", f"'{options.method}' needs an encoder", "hand one in, or use bm25")
     pairs = read_pairs(rows)
     documents = Documents(pairs, corpus or ())
-    taboo = Taboo(pairs)
+    taboo = Taboo(pairs, known)
     chooser = _Chooser(pairs, documents, taboo, options, rng_seed)
     mined: list[tuple[list[str], Found]] = [([], Found())] * len(pairs)
     for block in _searched(pairs, documents, taboo, options, encode):

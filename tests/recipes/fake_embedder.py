@@ -63,6 +63,7 @@ class Fakes:
         self.base = self.model("base", 2.0)
         monkeypatch.setattr(trainers, "train_embedder", self._train, raising=False)
         monkeypatch.setattr(trainers, "open_encoder", self._open, raising=False)
+        monkeypatch.setattr(trainers, "check_embedder", lambda *given, **more: None, raising=False)
         # Pictures and the report on curation take most of the time, and are looked at elsewhere.
         monkeypatch.setattr("recipes.embedding.curated.report_on", lambda *given: None)
         monkeypatch.setattr("recipes.embedding.run.plot_scores", lambda rounds, path, metric: path)
@@ -87,8 +88,11 @@ class Fakes:
         self, model: str, rows: Any, out: str, options: Any = None, rng_seed: int = 0, evaluate: Any = None,
         on_step: Any = None, *, lineage: Any = None, log: Any = None, hub: Any = None,
     ) -> Any:  # fmt: skip
+        given = list(rows)
+        kept = [row for row in given if row.get("decision", "kept") == "kept"]
         call = SimpleNamespace(
-            model=Path(model), rows=list(rows), out=Path(out), options=options, rng_seed=rng_seed,
+            known=[row for row in given if row not in kept],
+            model=Path(model), rows=kept, out=Path(out), options=options, rng_seed=rng_seed,
             lineage=dict(lineage), hub=dict(hub), evaluated=None,
         )  # fmt: skip
         shutil.copytree(model, out)

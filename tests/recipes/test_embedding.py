@@ -81,6 +81,14 @@ def test_the_run_directory_is_the_contracts(real: tuple[Path, str]) -> None:
         for row in rows:
             assert row["positive"] not in row["negatives"]
             assert len(json.loads(row["evidence"])["scores"]) == 2
+    stages = ["base/evaluation", "curated", "round-00/verdicts"]
+    for index in (0, 1):
+        stages += [f"round-{index:02d}/{name}" for name in ("dataset", "training", "evaluation")]
+    told = {stage: json.loads((out / stage / "manifest.json").read_text()) for stage in stages}
+    for stage in ("base/evaluation", "round-00/evaluation", "round-01/evaluation"):
+        scores = json.loads((out / stage / "evaluation.json").read_text())
+        assert told[stage] == {name: scores[name] for name in ("model", "examination")}
+    assert told["round-01/evaluation"]["model"] == told["round-01/training"]["model"]
     assert (out / "score.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "round-00" / "curation.report.md").exists()
     card = (out / "model" / "README.md").read_text()
@@ -568,6 +576,6 @@ def test_a_missing_package_is_told_with_its_remedy(
     assert main(["validate", recipe]) == 2
     said = capsys.readouterr().err
     assert "error: mine.method: needs the package bm25s\n  pip install 'synthloop[embedding]'" in said
-    assert "error: evaluate.mteb: needs the package mteb" in said
+    assert "error: evaluate.mteb: needs the package mteb\n  pip install 'mteb>=2'" in said
     with pytest.raises(InputError, match="needs the package bm25s"):
         run(load_any(recipe).resolved(), tmp_path / "run")

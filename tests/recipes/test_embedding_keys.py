@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import sys
 import time
 from dataclasses import fields
@@ -28,14 +30,54 @@ from recipes.retrieval.sets import pairs_set
 from recipes.settings import load_any
 from synth.records.errors import InputError
 from synth.store import read_parts
+from trainers.core.checkpoint import Progress
+from trainers.core.evaluate import Stopper
 
 HERE = Path(__file__)
 SHARED = ("curate.", "train.lora.", "train.early_stopping.", "writer.model.scratch.")
 """Sections whose options reach their callee as one object (tests below), their own rooms testing each of them; a writer
 made from scratch is refused."""
-PLACES = ("test_embedding.py", "test_embedding_pairs.py", "test_embedding_keys.py")
-COLUMNS = "test_problems.py"
-"""The kinds of columns are those of every recipe."""
+PLACES = ("test_embedding.py", "test_embedding_pairs.py", "test_embedding_keys.py", "test_problems.py")
+_SPLIT, _SOURCE = (
+    "test_rng_seed_draws_training_mining_and_split",
+    "test_a_source_reaches_the_reader_as_it_is_told",
+)
+_NESTED = "test_generators_and_writer_become_a_recipe_of_their_own"
+TESTED = {
+    "name": "test_the_run_directory_is_the_contracts",
+    "kind": "test_a_generate_only_command_line_refuses_the_kind",
+    "rng_seed": _SPLIT,
+    "rounds": "test_rounds_mine_with_the_accepted_model_and_start_from_the_base_or_from_it",
+    "model.": "test_trust_remote_code_and_revision",
+    "writer.": _NESTED,
+    "domains.*.train.": _SOURCE,
+    "domains.*.held_out.": _SOURCE,
+    "domains.*.held_out.beir": "test_a_folder_in_beirs_layout_is_measured_on",
+    "domains.*.held_out.share": _SPLIT,
+    "domains.*.distractors.": _SOURCE,
+    "domains.*.generator.": _NESTED,
+    "domains.*.columns.*.": "test_kinds_of_columns",  # those of every recipe
+    "domains.*.instruction": "test_an_instruction_goes_with_every_query_that_has_none",
+    "domains.*.verifier.": "test_the_verifier_rejects_and_null_takes_all",
+    "problems.max_bad": "test_equal_pairs_count_once_and_unusable_ones_up_to_max_bad",
+    "mine.": "test_mining_options_reach_the_search_unchanged",
+    "mine.rescore.": "test_rescore_by_a_cross_encoder",
+    "train.": "test_train_options_reach_trainer_and_encoder_unchanged",
+    "train.method": "test_method_none_mines_and_measures_nothing",
+    "train.start_from": "test_rounds_mine_with_the_accepted_model_and_start_from_the_base_or_from_it",
+    "train.data": "test_data_all_rounds_adds_the_negatives_of_earlier_rounds",
+    "train.validation_share": "test_validation_share_is_searched_and_not_trained_on",
+    "evaluate.": "test_k_metrics_and_bootstrap",
+    "evaluate.sts": "test_sts_and_mteb_are_told_beside_the_domains",
+    "evaluate.mteb": "test_sts_and_mteb_are_told_beside_the_domains",
+    "evaluate.max_queries": "test_max_queries",
+    "gate.": "test_patience_alpha_and_metric_of_the_gate",
+    "gate.max_sts_loss": "test_max_sts_loss_rejects_what_retrieves_better",
+    "limits.hours": "test_limits_hours_stop_a_run_that_goes_on_with_more",
+    "keep.checkpoints": "test_keep_checkpoints",
+    "workers": "test_workers_reach_the_verifier",
+}
+"""{key, or what keys begin with: the test of it}; the longest that fits a key is meant."""
 
 
 @pytest.fixture
@@ -43,14 +85,24 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fakes:
     return Fakes(monkeypatch, tmp_path)
 
 
-def test_every_key_is_spoken_of_in_a_test() -> None:
-    mine, columns = (
-        "".join(HERE.with_name(name).read_text() for name in names) for names in (PLACES, [COLUMNS])
-    )
+def test_every_key_is_spoken_of_in_its_test() -> None:
+    tests: dict[str, str] = {}
+    for place in PLACES:
+        text = HERE.with_name(place).read_text()
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef):
+                tests[node.name] = ast.get_source_segment(text, node) or ""
     keys = [key for key in leaf_keys(EmbeddingRecipe) if not key.startswith(SHARED)]
-    last = {key: key.rsplit(".", 1)[-1] for key in keys}
     assert len(keys) > 100
-    assert [key for key in keys if last[key] not in (columns if ".columns." in key else mine)] == []
+    meant = {
+        key: max(
+            (each for each in TESTED if key == each or (each[-1] == "." and key.startswith(each))), key=len
+        )
+        for key in keys
+    }
+    assert set(TESTED) == set(meant.values())
+    words = {name: set(re.findall(r"\w+", body)) for name, body in tests.items()}
+    assert [key for key in keys if key.rsplit(".", 1)[-1] not in words[TESTED[meant[key]]]] == []
 
 
 # ---- Rounds ------------------------------------------------------------------------------------------------------
@@ -172,6 +224,24 @@ def test_train_options_reach_trainer_and_encoder_unchanged(fakes: Fakes, tmp_pat
         if field.name in changed and field.name not in ("lora", "early_stopping"):
             assert getattr(call.options, field.name) == changed[field.name]
     assert set(changed) - {field.name for field in fields(call.options)} == {"validation_share"}
+
+
+def test_early_stopping_takes_more_of_a_metric_for_better(fakes: Fakes, tmp_path: Path) -> None:
+    changes = {
+        "train.early_stopping": {"metric": "ndcg@10"},
+        "train.eval_every": 1,
+        "train.validation_share": 0.2,
+    }
+    run(fakes.tree(**changes), tmp_path / "run")
+    (call,) = fakes.trained
+    stopper, progress = Stopper(call.options.early_stopping), Progress()
+    seen = []
+    for step, value in enumerate((0.5, 0.7, 0.6), start=1):
+        progress.step = step
+        seen.append(stopper.improved({"ndcg@10": value}, progress))
+    assert (seen, progress.best_step) == ([True, True, False], 2)
+    with pytest.raises(InputError, match=r"train\.early_stopping\.mode: seen \"min\"\n  use max"):
+        load_any(fakes.tree(**changes, **{"train.early_stopping.mode": "min"}))
 
 
 def test_method_none_mines_and_measures_nothing(fakes: Fakes, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sysconfig
 from glob import glob
 from pathlib import Path
@@ -106,6 +107,29 @@ def test_embed_domain(fakes: Fakes, tmp_path: Path) -> None:
     assert {row["instruction"] for row in dataset(tmp_path / "run")} == {""}
 
 
+def passage(topic: str) -> str:
+    """150 words."""
+    return " ".join(f"The {topic} was seen in the year {1800 + number} by them." for number in range(15))
+
+
+def test_embed_domain_keeps_all_queries_of_a_long_passage(fakes: Fakes, tmp_path: Path) -> None:
+    rows = [
+        {"query": f"what is the {detail} of {topic} ?", "positive": passage(topic)}
+        for topic in TOPICS
+        for detail in ("cost", "age", "weight")
+    ]
+    changes = (
+        f"domains.documents.train={write_rows(tmp_path / 'pairs.jsonl', rows)}",
+        "domains.documents.generator=null",
+        "domains.documents.held_out.share=0.3",
+        "writer=null",
+        f"train.guide={fakes.base}",
+    )
+    ran("embed-domain", fakes, tmp_path / "run", *changes)
+    counts = decisions(tmp_path / "run")
+    assert counts == {"kept": len(rows) - counts["held_out"], "held_out": counts["held_out"]}
+
+
 def test_embed_e5(fakes: Fakes, tmp_path: Path) -> None:
     small = [
         f"domains.{name}.generator.options.{option}"
@@ -126,13 +150,23 @@ def test_embed_e5(fakes: Fakes, tmp_path: Path) -> None:
     hard = {row["source"] for row in rows if row["negatives"]}
     assert hard == {"retrieval/short_long", "matching/long_short", "matching/sts", "matching/bitext"}
     options = fakes.trained[0].options
-    assert (options.temperature, options.lora.r, options.lr, options.warmup) == (0.02, 16, 1e-4, 100)
+    assert (options.temperature, options.lora.r, options.lr, options.warmup) == (0.02, 16, 1e-4, 0.1)
     assert (options.batch_size, options.cache, options.max_length, options.hard_negatives) == (
         2048,
         "on",
         512,
         1,
     )
+
+
+def test_embed_e5_trains_beyond_its_warm_up() -> None:
+    recipe = load_any("embed-e5")
+    assert isinstance(recipe, EmbeddingRecipe)
+    generators = [domain.generator for domain in recipe.domains.values()]
+    pairs = sum(each.options["count"] for each in generators if each is not None)
+    steps = math.ceil(pairs / recipe.train.batch_size) * recipe.train.epochs
+    assert steps == 25
+    assert 0 < recipe.train.loop_options(steps).warmup_steps < steps / 2
 
 
 @pytest.mark.parametrize("name", NAMES)

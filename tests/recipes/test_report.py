@@ -65,7 +65,10 @@ def test_funnel_text_shows_the_top_reasons_and_counts_the_rest():
 
 def test_funnel_text_shows_no_line_for_a_prompt_that_a_row_never_had():
     example = {"sample_id": "1", "prompt": "", "completion": "def f(): ..."}
-    found = {"it": {"asked": 1, "kept": 0}, "reasons": {"it": {"too_short": {"count": 1, "example": example}}}}
+    found = {
+        "it": {"asked": 1, "kept": 0},
+        "reasons": {"it": {"too_short": {"count": 1, "example": example}}},
+    }
     lines = funnel_text(found).split("\n")
     assert "   -> def f(): ..." in lines
     assert all(line.strip() for line in lines)

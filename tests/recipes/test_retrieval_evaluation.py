@@ -258,12 +258,24 @@ def test_files_of_pairs(tmp_path: Path) -> None:
     assert read_sts(tabs, "dev", "I") == StsSet("dev", ('A "quoted', "C"), ("B", "D"), (5.0, 0.5), "I")
 
 
+PAIR = '{"sentence1": "a", "sentence2": "b", "score":'
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.jsonl", '{"sentence1": "a", "score": 1}\n', "line 1: has no texts"),
         ("a.jsonl", '{"sentence1": "a", "sentence2": "b", "score": "x"}\n', "line 1: the score is 'x'"),
         ("a.jsonl", '{"sentence1": "a", "sentence2": "b", "score": 1}\n', "has 1 pairs"),
+        (
+            "a.jsonl",
+            f"{PAIR} NaN}}\n{PAIR} 1}}\n{PAIR} 2}}\n",
+            "line 1: the score is nan\n  write a finite number",
+        ),
+        ("a.jsonl", f"{PAIR} 1}}\n{PAIR} -Infinity}}\n", "line 2: the score is -inf"),
+        ("a.jsonl", f"{PAIR} 1}}\n{PAIR} 1{'0' * 400}}}\n", "line 2: the score is 10"),
+        ("a.csv", "g\tf\ty\t0\tnan\tA\tB\n" * 2, "line 1: the score is 'nan'"),
+        ("a.csv", "g\tf\ty\t0\t1e999\tA\tB\n" * 2, "line 1: the score is '1e999'"),
         ("a.csv", "a\tb\n", "line 1: has 2 columns"),
         ("a.csv", "g\tf\ty\t0\tmuch\tA\tB\n", "line 1: the score is 'much'"),
         ("a.csv", "", "has 0 pairs"),

@@ -310,3 +310,23 @@ def test_options_are_checked(values: dict[str, Any], where: str) -> None:
     with pytest.raises(InputError) as error:
         MiningOptions(**values)
     assert error.value.where == where
+
+
+@given(rows, corpora, options, st.lists(st.tuples(texts, texts), max_size=6))
+@settings(max_examples=50, deadline=None)
+def test_what_is_known_to_answer_a_query_is_never_its_negative(
+    rows: list[dict[str, Any]], corpus: list[str], options: MiningOptions, known: list[tuple[str, str]]
+) -> None:
+    mined = mine_negatives(rows, options, corpus=corpus, encode=few_bits, known=known)
+    answers = {(normalise(query), normalise(positive)) for query, positive in known}
+    for row in mined.rows:
+        assert not answers & {(normalise(row["query"]), normalise(text)) for text in row["negatives"]}
+
+
+def test_known_answers_are_no_documents_and_use_up_no_rank() -> None:
+    plain = mine(ROWS, count=3, **OPEN)
+    best = plain.rows[0]["negatives"]
+    known = [("QUERY  0", best[0].upper()), ("query 0", "elsewhere")]
+    again = mine_negatives(ROWS, MiningOptions(count=2, window=(1, 2), **OPEN), encode=encode, known=known)
+    assert again.rows[0]["negatives"] == best[1:]
+    assert again.counts["documents"] == plain.counts["documents"]

@@ -158,3 +158,28 @@ def test_a_small_source_is_used_again_and_a_large_one_drawn_from() -> None:
 @pytest.mark.parametrize("batch", [1, 7, 100])
 def test_one_row_makes_one_step(batch: int) -> None:
     assert Batches(table([(0, 0)]), ContrastiveOptions(batch_size=batch), 0).epoch(3) == [[0]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=6),
+    st.integers(1, 3),
+    st.integers(0, 2),
+)
+def test_steps_contrast_where_a_query_meets_anothers_document(
+    texts: list[tuple[int, int]], batch: int, rng_seed: int
+) -> None:
+    batches = Batches(table(texts), ContrastiveOptions(batch_size=batch), rng_seed)
+    met = [
+        (query, other)
+        for step in batches
+        for query, _ in (texts[row] for row in step)
+        for _, other in (texts[row] for row in step)
+    ]
+    assert batches.contrasting == bool(set(met) - set(texts))
+
+
+def test_a_rows_own_negative_is_enough_to_contrast() -> None:
+    for negatives, enough in ((["n"], True), (["d0", "q0"], False), ([], False)):
+        pairs = read_pairs([{"query": "q0", "positive": "d0", "negatives": negatives}], 9)
+        assert Batches(pairs, ContrastiveOptions(), 0).contrasting is enough

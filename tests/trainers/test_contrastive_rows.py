@@ -83,3 +83,23 @@ def test_wrong_rows_are_refused(row: Any, message: str) -> None:
 def test_nothing_left_is_an_error() -> None:
     with pytest.raises(InputError, match=r"nothing left to train on \(rows 1, empty 1"):
         read_pairs([{"query": "", "positive": "b"}], 1)
+
+
+def test_what_is_not_trained_on_still_says_what_answers() -> None:
+    rows = [
+        {"query": "a", "positive": "x", "negatives": ["z"]},
+        {"query": "b", "positive": "y"},
+        {"query": " a", "positive": "y ", "decision": "rejected"},
+        {"query": "a", "positive": "z", "instruction": "find"},
+        {"query": "c", "positive": "nowhere", "decision": "rejected"},
+    ]
+    pairs = read_pairs(rows, 9)
+    assert pairs.documents == ["x", "z", "y"]
+    assert pairs.queries == [("", "a"), ("", "b"), ("find", "a")]
+    assert pairs.answers == [{0, 2}, {2}, {1}]
+    assert (pairs.counts["trained"], pairs.counts["not_kept"]) == (3, 2)
+    silent = read_pairs([row for row in rows if "decision" not in row], 9)
+    assert silent.content_hash() != pairs.content_hash()
+    assert silent.content_hash() == read_pairs([*rows[:2], *rows[3:]], 9).content_hash()
+    again = {"query": "a", "positive": "x", "decision": "rejected"}  # says nothing new
+    assert silent.content_hash() == read_pairs([*rows[:2], rows[3], again], 9).content_hash()

@@ -410,6 +410,17 @@ def test_loss_that_is_not_finite_stops_the_work(tmp_path: Path, folder: Make) ->
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.parametrize(("warmup", "said"), [(3, True), (2, False), (0.5, False), (0.9, True)])
+def test_a_warm_up_without_an_end_is_told(
+    warmup: float, said: bool, tmp_path: Path, folder: Make, on_cpu: None
+) -> None:
+    lines: list[str] = []
+    options = replace(OPTIONS, epochs=1, warmup=warmup)
+    assert trainers.train_embedder(str(folder()), ROWS, tmp_path / "m", options, log=lines.append).steps == 3
+    told = "train.warmup: all 3 steps, so that train.lr is never reached; lower it"
+    assert (told in lines) is said
+
+
 def test_early_stopping_needs_an_evaluation(tmp_path: Path, folder: Make) -> None:
     options = replace(OPTIONS, eval_every=1, early_stopping=EarlyStopping(metric="x"))
     with pytest.raises(InputError, match=r"early_stopping: nothing is evaluated"):
@@ -548,3 +559,15 @@ def test_two_ranks_train_as_one(tmp_path: Path, folder: Make) -> None:
             # Attention is blind to the keys' bias: its gradient is rounding, which AdamW makes whole steps of.
             if not name.endswith("key.bias"):
                 torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch_size": 1}])
+def test_rows_that_nothing_can_be_learned_from_are_refused(
+    folder: Make, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    rows = ROWS if changes else ROWS[:1]
+    rows = [{"query": row["query"], "positive": row["positive"]} for row in rows]
+    options = replace(OPTIONS, **changes)
+    with pytest.raises(InputError, match="no step has a negative for any of its queries"):
+        trainers.train_embedder(str(folder()), rows, tmp_path / "out", options, 5)
+    assert list(tmp_path.iterdir()) == []

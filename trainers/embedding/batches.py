@@ -50,6 +50,16 @@ class Batches:
             f"{rows} rows share texts with more rows than an epoch has steps, and will meet" if rows else ""
         )
 
+    @property
+    def contrasting(self) -> bool:
+        """Whether some step has a document that is a negative of one of its queries: else every loss is 0."""
+        return any(self._contrasts(self.step(step)) for step in range(self.steps))
+
+    def _contrasts(self, step: list[int]) -> bool:
+        rows = [self.pairs.rows[number] for number in step]
+        documents = {document for row in rows for document in (row.positive, *row.negatives)}
+        return any(documents - self.pairs.answers[row.query] for row in rows)
+
     def __len__(self) -> int:
         return max(0, self.steps - self.start)
 

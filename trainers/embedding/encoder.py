@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from synth.records.errors import InputError
+from synth.records.errors import EMBEDDING_EXTRA, InputError
 from synth.records.jsonl import repair_text
 from trainers.contrastive_options import ContrastiveOptions
 from trainers.core.batching import partition, token_budget
@@ -161,9 +161,7 @@ def package() -> Any:
     try:
         import sentence_transformers
     except ImportError:
-        raise InputError(
-            "sentence-transformers", "is not installed", "pip install 'synthloop[embedding]'"
-        ) from None
+        raise InputError("sentence-transformers", "is not installed", EMBEDDING_EXTRA) from None
     return sentence_transformers
 
 

@@ -122,7 +122,12 @@ class _Job:
         states.check()
         batches = Batches(pairs, self.options, self.rng_seed)
         self.log(f"{batches.steps} steps" + (f"; {batches.crowded}" if batches.crowded else ""))
+        if not batches.contrasting:
+            seen = f"no step has a negative for any of its queries ({pairs.summary()})"
+            raise InputError("training rows", seen, "give negatives, more pairs or a larger train.batch_size")
         settings = self.options.loop_options(batches.steps)
+        if settings.warmup_steps >= batches.steps:
+            self.log(f"train.warmup: all {batches.steps} steps, so that train.lr is never reached; lower it")
         with session(settings, self.out, {"rng_seed": self.rng_seed, "method": "contrastive"}) as accelerator:
             run = _Run(self, accelerator, batches, states, evaluate, on_step)
             run.loop()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synth.records.errors import InputError, WorkError
 from trainers.contrastive_options import ContrastiveOptions
 from trainers.core import model as models
-from trainers.embedding.encoder import INSTRUCT, Encoder, open_model
+from trainers.embedding.encoder import INSTRUCT, Encoder, open_model, package
 from trainers.embedding.rows import Pairs
 from trainers.embedding.tokens import Tokens
 from trainers.loop import RECORD, TrainResult
@@ -20,6 +21,44 @@ if TYPE_CHECKING:
 
 # The reopened tokenizer is compared on these, and on one longer than its limit, with the one that was trained with.
 PROBES = ("", "a", "def f(x):\n    return x", "Grüße, 世界")
+
+
+def check_embedder(path: str, options: ContrastiveOptions, **hub: Any) -> None:
+    """Raise InputError for dimensions or layers that the embedding model of the folder `path` does not have, as its
+    training would; its weights are not read. hub: `trust_remote_code`."""
+    import torch
+    from transformers import AutoModel
+
+    config = models.open_config(path, **hub)
+    if options.matryoshka:
+        _check_sizes(options.matryoshka, _dimensions(Path(path), config))
+    if options.lora is not None:
+        with models.reading(f"model {path}", "give a model that transformers knows"), torch.device("meta"):
+            shape = AutoModel.from_config(config, **hub)
+        models.add_adapter(shape, options.lora, "FEATURE_EXTRACTION")
+
+
+def _dimensions(folder: Path, config: Any) -> int:
+    """Length of the vectors as the folder's files tell it."""
+    package()
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    size = config.get_text_config().hidden_size
+    layout = folder / "modules.json"
+    with models.reading(str(layout), "mend the model's layout"):
+        for module in json.loads(layout.read_text("utf-8")) if layout.exists() else ():
+            place = folder / module["path"] / "config.json"
+            if module["type"].endswith(".Pooling"):
+                size = Pooling.load(str(place.parent)).get_embedding_dimension()
+            elif module["type"].endswith(".Dense"):
+                size = json.loads(place.read_text("utf-8"))["out_features"]
+    return size
+
+
+def _check_sizes(sizes: Sequence[int], most: int) -> None:
+    for wanted in sizes:
+        if wanted > most:
+            raise InputError("train.matryoshka", f"{wanted} of {most} dimensions", "use smaller ones")
 
 
 def open_for_training(
@@ -38,10 +77,7 @@ def open_for_training(
     stored = next(model.parameters()).dtype
     if options.lora is None or compute != torch.bfloat16 or stored != compute:
         model.float()
-    size = model.get_embedding_dimension()
-    for wanted in options.matryoshka:
-        if wanted > size:
-            raise InputError("train.matryoshka", f"{wanted} of {size} dimensions", "use smaller ones")
+    _check_sizes(options.matryoshka, model.get_embedding_dimension())
     if not any(isinstance(module, Normalize) for module in model):
         model.append(Normalize())
     instructions = pairs.instructions()

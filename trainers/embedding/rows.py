@@ -1,8 +1,8 @@
 """Rows of query, positive and negatives as tables of distinct texts, and which text answers which query.
 
 A row has `query` and `positive`; optional are `negatives` (list of str), `instruction` (of the query's task), `source`
-(task or data set), `sample_id` and `decision` (rows that are not `kept` are left out). Texts that are equal once
-stripped are one text: it is tokenised once, embedded once a step, and can never be its own negative.
+(task or data set), `sample_id` and `decision` (rows that are not `kept` only say what answers what). Texts that are
+equal once stripped are one text: it is tokenised once, embedded once a step, and can never be its own negative.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Pairs:
     """Training rows in canonical order (by sample_id, else as given).
 
     queries: (instruction, text) of each distinct query. documents: each distinct positive or negative.
-    answers: documents that are no negative for a query: its positives in any row, and the query's own text.
+    answers: documents that are no negative for a query: its positives in any row, trained on or not, and the
+    query's own text. told: those that no trained row says (numbers of query and document).
     counts: rows, trained, text_repaired, without_negatives, and dropped rows by cause: not_kept, empty.
     """
 
@@ -41,6 +42,7 @@ class Pairs:
     queries: list[tuple[str, str]] = field(default_factory=list)
     documents: list[str] = field(default_factory=list)
     answers: list[set[int]] = field(default_factory=list)
+    told: set[tuple[int, int]] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
 
     def content_hash(self) -> str:
@@ -50,6 +52,8 @@ class Pairs:
             instruction, query = self.queries[row.query]
             texts = [self.documents[i] for i in (row.positive, *row.negatives)]
             digest.update(repr((row.source, instruction, query, texts)).encode())
+        for query, document in sorted(self.told):
+            digest.update(repr((self.queries[query], self.documents[document])).encode())
         return digest.hexdigest()
 
     def instructions(self) -> set[str]:
@@ -66,7 +70,7 @@ def read_pairs(rows: Rows, hard_negatives: int) -> Pairs:
 
     Raises InputError for rows that are wrong, and if none is left to train on.
     """
-    found, counts = [], Counter[str]()
+    found, counts, answers = [], Counter[str](), []
     for number, row in enumerate(read_rows(rows), start=1):
         counts["rows"] += 1
         if not isinstance(row, Mapping):
@@ -74,6 +78,7 @@ def read_pairs(rows: Rows, hard_negatives: int) -> Pairs:
             raise InputError(f"training row {number}", seen, "each row must be one object")
         if row.get("decision", "kept") not in ("kept", None):
             counts["not_kept"] += 1
+            answers.append(row)
             continue
         texts = _texts(row, f"training row {row.get('sample_id') or number}", counts)
         if not texts["query"].strip() or not texts["positive"].strip():
@@ -84,6 +89,7 @@ def read_pairs(rows: Rows, hard_negatives: int) -> Pairs:
     found.sort(key=lambda item: item[0])
     pairs = Pairs(counts=counts)
     _fill(pairs, [texts for _, texts in found], hard_negatives)
+    _answer(pairs, answers)
     pairs.counts["trained"] = len(pairs.rows)
     if not pairs.rows:
         raise InputError(
@@ -140,7 +146,22 @@ def _fill(pairs: Pairs, rows: Sequence[Mapping[str, Any]], hard_negatives: int) 
         negatives = tuple(dict.fromkeys(document(text) for text in kept))
         pairs.counts["without_negatives"] += not negatives
         pairs.rows.append(Pair(query, positive, negatives, texts["source"]))
-    for number, (_, text) in enumerate(pairs.queries):
-        itself = documents.get(text.strip())
-        if itself is not None:
-            pairs.answers[number].add(itself)
+
+
+def _answer(pairs: Pairs, others: Sequence[Mapping[str, Any]]) -> None:
+    """Fill `answers` up with what rows that are not trained on say, and with the queries' own texts."""
+    documents = {text.strip(): number for number, text in enumerate(pairs.documents)}
+    queries = {(told.strip(), text.strip()): number for number, (told, text) in enumerate(pairs.queries)}
+    for row in others:
+        told, query, positive = (_stripped(row.get(name)) for name in ("instruction", "query", "positive"))
+        number, document = queries.get((told, query)), documents.get(positive)
+        if number is not None and document is not None and document not in pairs.answers[number]:
+            pairs.answers[number].add(document)
+            pairs.told.add((number, document))
+    for (_, text), number in queries.items():
+        if text in documents:
+            pairs.answers[number].add(documents[text])
+
+
+def _stripped(value: Any) -> str:
+    return repair_text(value)[0].strip() if isinstance(value, str) else ""
