@@ -19,7 +19,8 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from recipes.checkpoints import removable, remove
-    from recipes.generation.schema import GenerationRecipe
+    from recipes.embedding.schema import EmbeddingRecipe
+    from recipes.schema import Recipe
     from recipes.settings import read_resolved
     from recipes.status import folder_bytes, open_run
     from synth.store import RunLock
@@ -29,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         total = 0
         recipe = read_resolved(folder.recipe)
-        keep = "all" if isinstance(recipe, GenerationRecipe) else recipe.keep.checkpoints
+        # Kinds of a single round have no such section.
+        keep = recipe.keep.checkpoints if isinstance(recipe, Recipe | EmbeddingRecipe) else "all"
         for path in removable(folder, args.keep or keep):
             size = folder_bytes(path) if args.dry_run else remove(path)
             total += size

@@ -110,6 +110,12 @@ def test_finished_runs_are_only_read(done: Path, model: Path, capsys: pytest.Cap
     assert "harm harmful_score" in status_text(told).splitlines()[1]
 
 
+def test_clean_leaves_the_aligned_model(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["clean", str(done)]) == 0
+    assert capsys.readouterr().out == "freed 0 bytes\n"
+    assert (done / "model" / "config.json").exists()
+
+
 def test_further_attacks_continue_a_run(done: Path, model: Path, tmp_path: Path) -> None:
     import shutil
 

@@ -50,9 +50,13 @@ class States:
         self.machine: dict[str, Any] = {}
 
     def save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, method: Method
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        progress: Progress,
+        method: Method | None = None,
     ) -> None:
-        """Write the state of `progress.step` and drop older ones."""
+        """Write the state of `progress.step` and drop older ones. `method`: None where it holds no tensors."""
         from safetensors.torch import save_file
 
         temporary = self.folder / f".step-{progress.step:08d}.tmp"
@@ -67,7 +71,7 @@ class States:
             for key, value in optimizer.state[parameter].items():
                 moments[f"{key}:{name}"] = value.detach().contiguous()
         save_file(moments, temporary / "optimizer.safetensors")
-        if own := method.tensors():
+        if method is not None and (own := method.tensors()):
             save_file({name: t.contiguous() for name, t in own.items()}, temporary / "method.safetensors")
         text = json.dumps(
             {"fingerprint": self.fingerprint, "machine": self.machine, "progress": asdict(progress)}
@@ -93,7 +97,9 @@ class States:
         """Put the best weights back into the model."""
         _fill(model, self._best(step) / "weights.safetensors")
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> Progress:
+    def restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method | None = None
+    ) -> Progress:
         """Load the newest state into model, optimizer and method; a fresh start where there is none."""
         from safetensors.torch import load_file
 
@@ -106,7 +112,7 @@ class States:
             key, name = slot.split(":", 1)
             # Fused AdamW keeps even its step count where the parameter is.
             optimizer.state[tensors[name]][key] = value.to(tensors[name].device)
-        if (latest / "method.safetensors").exists():
+        if method is not None and (latest / "method.safetensors").exists():
             own = load_file(latest / "method.safetensors")
             method.load({name: value.to(next(iter(tensors.values())).device) for name, value in own.items()})
         return Progress(**json.loads((latest / "state.json").read_text("ascii"))["progress"])
