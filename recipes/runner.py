@@ -231,12 +231,15 @@ def check_facts(recipe: AnyRecipe, folder: RunFolder, facts: dict[str, Any]) -> 
 
 
 def _check_adapter(recipe: Recipe, base: Path) -> None:
-    """Refuse layers that the model does not have, before a round is sampled for a training that cannot begin."""
-    lora = recipe.train.lora
-    if lora is not None and lora.target_modules != "all-linear" and recipe.train.method != "none":
+    """Refuse layers, or an adapter, that the model does not have, before a round is sampled for a training that cannot
+    begin."""
+    lora, same = recipe.train.lora, recipe.train.adapter == "same"
+    if lora is None or recipe.train.method == "none":
+        return
+    if same or lora.target_modules != "all-linear":
         import trainers
 
-        trainers.check_adapter(str(base), lora, trust_remote_code=recipe.model.trust_remote_code)
+        trainers.check_adapter(str(base), lora, same, trust_remote_code=recipe.model.trust_remote_code)
 
 
 def _check_rounds(folder: RunFolder) -> None:
@@ -368,8 +371,11 @@ def train_stage(recipe: AnyRecipe, data: str | None, out: str) -> Path:
     return train_alone(language_model(recipe), data, Path(out), Progress())
 
 
-def attack_stage(recipe: AnyRecipe, model: str, out: str, compare: Sequence[str] = ()) -> dict[str, Any]:
-    """`synth attack`: the attacks of a recipe of kind `safety` on the checkpoint `model`; results go to `out`."""
+def attack_stage(
+    recipe: AnyRecipe, model: str, out: str, compare: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """`synth attack`: the attacks of a recipe of kind `safety` on the checkpoint `model`; results go to `out`. None
+    where a limit stopped them."""
     from recipes.safety.run import attack_alone
 
     if not isinstance(recipe, SafetyRecipe):

@@ -65,11 +65,12 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'trainers' has no attribute '{name}'")
 
 
-def check_adapter(model_path: str, lora: LoraOptions, **hub: Any) -> None:
-    """Raise InputError for layers that an adapter of this model cannot have; its weights are not read."""
+def check_adapter(model_path: str, lora: LoraOptions, same: bool = False, **hub: Any) -> None:
+    """Raise InputError for layers that an adapter of this model cannot have, and with `same` unless the model's folder
+    holds an adapter of this shape; its weights are not read."""
     from trainers.core.model import check_adapter
 
-    check_adapter(model_path, lora, **hub)
+    check_adapter(model_path, lora, same, **hub)
 
 
 def logprobs(

@@ -24,6 +24,7 @@ from synth.records.errors import InputError, WorkError
 from synth.records.ids import content_hash
 from synth.records.jsonl import read_jsonl
 from trainers.core import model as models
+from trainers.core.adapter import adapter_files
 from trainers.core.batching import Example, MicroBatch, micro_batches, token_budget
 from trainers.core.card import model_card
 from trainers.core.checkpoint import Progress, States
@@ -204,10 +205,9 @@ class _Job:
             )
             header = {"fingerprint": run.states.fingerprint, "stopped_early": run.stopped_early}
             record = "".join(json.dumps(line) + "\n" for line in (header, *progress.logs))
-            plain = models.merged(accelerator.unwrap_model(run.model, keep_fp32_wrapper=False))
-            models.write_model(
-                self.out, plain, tokenizer, dtype, {"README.md": card, RECORD: record}, self.model
-            )
+            trained = accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)
+            files = {"README.md": card, RECORD: record, **adapter_files(trained)}
+            models.write_model(self.out, models.merged(trained), tokenizer, dtype, files, self.model)
             run.states.clear()
         accelerator.wait_for_everyone()
         return result

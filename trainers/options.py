@@ -106,6 +106,9 @@ class TrainOptions:
     """Attention kernel; auto leaves the choice to transformers."""
     lora: LoraOptions | None = None
     """Train a low-rank adapter instead of all weights."""
+    adapter: Literal["new", "same"] = "new"
+    """`same`: go on with the adapter that the start model was trained with (its folder `adapter`) and that `lora`
+    describes, instead of a new one on its merged weights."""
     max_length: int | None = None
     """Rows with more tokens are dropped and counted; null, or more than the model has positions, is its own limit."""
     early_stopping: EarlyStopping | None = None
@@ -166,6 +169,10 @@ class TrainOptions:
             "attention",
             self.attention,
             "use auto, sdpa or eager",
+        )
+        require(self.adapter in ("new", "same"), "adapter", self.adapter, "use new or same")
+        require(
+            self.adapter == "new" or self.lora is not None, "adapter", self.adapter, "set lora, or use new"
         )
         for name in self.trackers:
             require(name in TRACKERS, "trackers", name, f"use some of {', '.join(TRACKERS)}")

@@ -46,6 +46,7 @@ ELSEWHERE = {
     "save_dtype": "test_save_dtype",
     "gradient_checkpointing": "test_gradient_checkpointing",
     "attention": "test_attention",
+    "adapter": "test_trainer_adapter",
     "early_stopping": "test_trainer_resume",
     "eval_every": "test_eval_every",
     "save_every": "test_save_every",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from synth.records.errors import InputError
 from synth.records.ids import content_hash, model_hash
 from synth.records.jsonl import sync_folder, sync_tree
+from trainers.core.adapter import check_same, take_up
 from trainers.options import LoraOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -83,7 +84,12 @@ def open_model(path: str, options: TrainOptions, compute: torch.dtype, **hub: An
     if options.gradient_checkpointing:
         # The non-reentrant form replays dropout and lets gradients reach adapters below frozen embeddings.
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return model if options.lora is None else add_adapter(model, options.lora)
+    if options.lora is None:
+        return model
+    wrapped = add_adapter(model, options.lora)
+    if options.adapter == "same":
+        take_up(wrapped, path)
+    return wrapped
 
 
 @contextmanager
@@ -165,15 +171,18 @@ def add_adapter(model: Any, lora: LoraOptions, task_type: str = "CAUSAL_LM") -> 
     return wrapped
 
 
-def check_adapter(path: str, lora: LoraOptions, **hub: Any) -> None:
-    """Raise InputError, as `add_adapter` does, from the model's shape alone: no weights are read."""
+def check_adapter(path: str, lora: LoraOptions, same: bool = False, **hub: Any) -> None:
+    """Raise InputError, as `add_adapter` does (and with `same` as `check_same`), from the model's shape alone: no
+    weights are read."""
     import torch
     from transformers import AutoModelForCausalLM
 
     config = open_config(path, **hub)
     with reading(f"model {path}", "give a model that transformers knows"), torch.device("meta"):
         shape = AutoModelForCausalLM.from_config(config, **hub)
-    add_adapter(shape, lora)
+    wrapped = add_adapter(shape, lora)
+    if same:
+        check_same(wrapped, path)
 
 
 def merged(model: Any) -> Any:
@@ -203,7 +212,12 @@ def tokenizer_files(path: str) -> list[Path]:
 
 
 def write_model(
-    out: Path, model: Any, tokenizer: Any | None, dtype: str, files: Mapping[str, str], source: str = ""
+    out: Path,
+    model: Any,
+    tokenizer: Any | None,
+    dtype: str,
+    files: Mapping[str, str | bytes],
+    source: str = "",
 ) -> None:
     """Write weights, configuration, tokenizer and `files` (name: text) so that `out` appears whole or not at all.
 
@@ -224,8 +238,9 @@ def write_model(
         shutil.copyfile(file, temporary / file.name)
     if tokenizer is not None and not copied:
         tokenizer.save_pretrained(temporary)
-    for name, text in files.items():
-        (temporary / name).write_text(text, encoding="utf-8", newline="\n")
+    for name, contents in files.items():
+        (temporary / name).parent.mkdir(exist_ok=True)
+        (temporary / name).write_bytes(contents.encode() if isinstance(contents, str) else contents)
     publish(temporary, out)
 
 
