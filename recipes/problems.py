@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.judging import Shared, fetch_models, open_verifier
 from recipes.prompting import Prompter, open_tokenizer
-from recipes.reading import read_source
+from recipes.reading import chosen_rows, read_source
 from recipes.schema import AssertTests, Constant, FromJson, Pick, Problems, Recipe, Relabel, Source
 from recipes.schema import Domain as DomainSection
 from synth.records.errors import InputError, did_you_mean
@@ -278,7 +278,7 @@ def source_rows(source: Source, rng_seed: int, where: str, offset: int = 0) -> I
         rows = procedural.generate(name, source.split or "train", source.count or 0, rng_seed, offset)
     except InputError as error:
         raise InputError(where, f"{error.where} {error.seen}", error.fix) from None
-    return rows[: source.limit]
+    return chosen_rows(rows, source)
 
 
 def check_columns(

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from itertools import islice
@@ -24,7 +24,7 @@ FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "
 
 
 def read_source(source: Source, where: str) -> Iterator[Row]:
-    """Rows of a local file or a hub data set (also a local folder that `datasets` can read), up to `limit`.
+    """Rows of a local file or a hub data set (also a local folder that `datasets` can read), as `chosen_rows`.
 
     Raises InputError at `where` (the recipe's dotted key) when the source cannot be read.
     """
@@ -35,9 +35,14 @@ def read_source(source: Source, where: str) -> Iterator[Row]:
         rows = _read_hub(source, where)
     else:
         raise InputError(f"{where}.path", f"no such file: {source.path}", f"paths start at {os.getcwd()}")
+    yield from chosen_rows(rows, source)
+
+
+def chosen_rows(rows: Iterable[Row], source: Source) -> Iterator[Row]:
+    """The rows with the values that `where` names, up to `limit`."""
     wanted = (source.where or {}).items()
-    chosen = (row for row in rows if all(name in row and row[name] == value for name, value in wanted))
-    yield from islice(chosen, source.limit)
+    fitting = (row for row in rows if all(name in row and row[name] == value for name, value in wanted))
+    yield from islice(fitting, source.limit)
 
 
 def means_file(path: str) -> bool:

@@ -62,7 +62,7 @@ def validate(recipe: AnyRecipe) -> list[Finding]:
     tokenizer, found = tokenizer_at_hand(recipe)
     findings += found
     for check in (
-        *(partial(_domain, recipe, name, tokenizer) for name in recipe.domains),
+        *(partial(domain_findings, recipe, name, tokenizer) for name in recipe.domains),
         partial(_curation, recipe),
     ):
         try:
@@ -187,7 +187,8 @@ def in_hub_cache(name: str, revision: str | None) -> Path | None:
 # ---- Domains -----------------------------------------------------------------------------------------------------
 
 
-def _domain(recipe: Recipe, name: str, tokenizer: Any) -> Iterator[Finding]:
+def domain_findings(recipe: Recipe, name: str, tokenizer: Any) -> Iterator[Finding]:
+    """What is wrong with a domain's verifier, problems or prompts. Raises what loading them raises."""
     from recipes.gate import check_metric
     from recipes.problem_checks import judgeable
     from recipes.problems import load, load_domain

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.embedding.checks import PAIR
+from recipes.generated import is_run, kept_by_run, kept_rows, meta_of
 from recipes.problems import Loaded, Unusable, check_columns, collect, column_value, lookup, source_columns
 from recipes.reading import read_source
 from recipes.schema import Source
 from synth.records.errors import InputError
 from synth.records.ids import content_hash, problem_id
 from synth.records.jsonl import repair_text
-from synth.store import RunFolder, read_parts
+from synth.store import RunFolder
 
 if TYPE_CHECKING:
     from recipes.embedding.schema import EmbeddingDomain, EmbeddingRecipe
@@ -60,31 +60,13 @@ def _held(raw: Iterable[Mapping[str, Any]], spec: Any) -> bool:
 
 def _source_rows(source: Source, where: str) -> Iterator[Row]:
     """Rows of a source; of a finished run of kind `generate` the kept ones, with what their `meta` says."""
-    folder = Path(source.path).expanduser()
-    if not (folder / "recipe.yaml").is_file():
+    if not is_run(source):
         yield from read_source(source, where)
         return
-    run = RunFolder(folder)
-    if run.metrics(0) is None or not (run.round(0) / "dataset" / "manifest.json").exists():
-        raise InputError(
-            f"{where}.path", f"{folder} is a run without a dataset yet", "go on with that run first"
-        )
-    for number, row in enumerate(_kept(run)):
-        if source.limit is not None and number >= source.limit:
-            return
+    for row in kept_by_run(source, where):
         # `source` is the generator's name there: no task or data set.
         plain = {key: row[key] for key in PAIR if key != "source" and row.get(key) is not None}
-        yield {**_meta(row), **plain}
-
-
-def _kept(run: RunFolder) -> Iterator[Row]:
-    rounds = [i for i in run.rounds() if (run.round(i) / "dataset" / "manifest.json").exists()]
-    rows = read_parts(run.round(rounds[-1]) / "dataset")
-    return (row for row in rows if row.get("decision", "kept") == "kept")
-
-
-def _meta(row: Mapping[str, Any]) -> Row:
-    return json.loads(row["meta"]) if isinstance(row.get("meta"), str) else {}
+        yield {**meta_of(row), **plain}
 
 
 def _given(name: str, domain: EmbeddingDomain, row: Row, columns: Mapping[str, Any]) -> Row:
@@ -109,8 +91,8 @@ def _given(name: str, domain: EmbeddingDomain, row: Row, columns: Mapping[str, A
 def written_pairs(recipe: EmbeddingRecipe, pairs: RunFolder) -> list[Row]:
     """The pairs that the nested run of the recipe's generators kept."""
     rows = []
-    for row in _kept(pairs):
-        known = {**_meta(row), **{column: row[column] for column in PAIR if row.get(column) is not None}}
+    for row in kept_rows(pairs):
+        known = {**meta_of(row), **{column: row[column] for column in PAIR if row.get(column) is not None}}
         known["instruction"] = row["instruction"] or recipe.domains[row["domain"]].instruction
         known.pop("source")  # the generator's name: no task or data set
         rows.append(_pair(row["domain"], row["sample_id"], known))
@@ -152,7 +134,7 @@ def document_of(row: Mapping[str, Any]) -> str | None:
     """The group of a pair, or the document that it was made from, as far as either is known."""
     if row["group"] is not None:
         return f"group {row['group']}"
-    meta = _meta(row)
+    meta = meta_of(row)
     return next((f"{name} {meta[name]}" for name in DOCUMENT if meta.get(name) is not None), None)
 
 

@@ -35,22 +35,49 @@ RESULT = "result.json"
 FREE_OPTIONS = ("save_every", "trackers", "threads")
 
 
+def attacked(ctx: Context, model: Path, digest: str, folder: Path) -> Row:
+    """{model_hash, model: S, attacks, over_seeds}: scores of any model before and after the recipe's attacks.
+
+    Both are kept in `folder`, and finished ones only read. Raises LimitReached.
+    """
+    before = measure(ctx, model, digest, folder / "evaluation", "before the attacks: measuring")
+    results = attack_all(ctx, model, digest, folder / "attacks")
+    told = {"model_hash": digest, "model": before["scores"]}
+    return {**told, "attacks": results, "over_seeds": over_seeds(results)}
+
+
 def attack_all(ctx: Context, model: Path, digest: str, folder: Path) -> list[Row]:
     """The results of every attack of the recipe on `model`; finished ones are only read. Raises LimitReached."""
     found, attacks = [], cells(ctx.recipe)
     for number, cell in enumerate(attacks, start=1):
-        _begun(ctx, digest, cell, folder / cell.name)
-        done = read_json(folder / cell.name / RESULT)
+        place = folder / cell.name
+        _begun(ctx, digest, cell, place)
+        done = read_json(place / RESULT)
         if done is None:
             ctx.check_limits()
-            done = _attack(ctx, model, digest, cell, folder / cell.name, f"attack {number} of {len(attacks)}")
+            done = _attack(ctx, model, digest, cell, place, f"attack {number} of {len(attacks)}")
+        _clear(place, ctx.recipe.attack.keep_models)
         found.append(done)
     return found
 
 
+def _clear(folder: Path, keep: bool) -> None:
+    """Delete the models of an attack that was measured; also what a kill between the two has left."""
+    for model in (*folder.glob("step-*/model"), *(() if keep else folder.glob("model"))):
+        shutil.rmtree(model)
+
+
 def _rows(ctx: Context, cell: Cell) -> list[Row]:
-    defended = ctx.recipe.attack.train.method != "sft"
-    return [*ctx.pools.drawn(cell), *(ctx.alignment if defended else [])]
+    """The user's rows and, for a method that defends, the alignment rows; none of those is an ordinary one, which such
+    a method would take for the user's."""
+    drawn = ctx.pools.drawn(cell)
+    if ctx.recipe.attack.train.method == "sft":
+        return drawn
+    return [*drawn, *({_ALIGNED.get(key, key): value for key, value in row.items()} for row in ctx.alignment)]
+
+
+_ALIGNED = {"completion": "refusal"}
+"""What the trainer calls the answer of an alignment row."""
 
 
 def _begun(ctx: Context, digest: str, cell: Cell, folder: Path) -> None:
@@ -91,7 +118,7 @@ def _attack(ctx: Context, model: Path, digest: str, cell: Cell, folder: Path, ti
             hub={"trust_remote_code": ctx.recipe.model.trust_remote_code},
         )
     late = [step for step in attack.at if step > result.steps]
-    if late:
+    if late:  # rows were dropped: checks.py has counted with all of them
         seen = f"step {late[0]}, and the attack has {result.steps}"
         raise WorkError("attack.at", seen, "leave it out, or give the attack more epochs")
     steps = {step: measured(ctx, folder, step) for step in sorted(attack.at) if step < result.steps}
@@ -107,10 +134,6 @@ def _attack(ctx: Context, model: Path, digest: str, cell: Cell, folder: Path, ti
         "tokens": sum(found["tokens"] for found in steps.values()),
     }
     write_json(folder / RESULT, closed)
-    for place in folder.glob("step-*/model"):
-        shutil.rmtree(place)
-    if not attack.keep_models:
-        shutil.rmtree(folder / "model")
     return closed
 
 

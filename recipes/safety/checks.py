@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from recipes.checks import Problem, check_names, check_regex, check_source
 from recipes.safety.schema import SafetyRecipe
 from recipes.schema import Pick
 from synth.records.errors import did_you_mean
+from trainers.options import LoraOptions
 
 
 def cross_checks(recipe: SafetyRecipe) -> Iterator[Problem]:
@@ -72,13 +74,26 @@ def _attack(recipe: SafetyRecipe) -> Iterator[Problem]:
         values = getattr(attack, key) or []
         if len(set(values)) < len(values):
             yield ("attack", key), "a value stands there twice", "name each once"
-    steps = attack.train.max_steps
-    late = [step for step in attack.at if steps is not None and step > steps]
+    steps = attack.train.max_steps or attack.train.epochs * math.ceil(min(attack.n) / attack.train.batch_size)
+    late = [step for step in attack.at if step > steps]
     if late:
-        yield ("attack", "at"), f"step {late[0]} of {steps}", "raise attack.train.max_steps, or leave it out"
+        seen = f"step {late[0]} of {steps}"
+        yield ("attack", "at"), seen, "raise attack.train.max_steps or epochs, or leave it out"
+    same = attack.train.adapter == "same" and recipe.train.method != "none"
+    ours, theirs = (_shape(section.lora) for section in (recipe.train, attack.train))
+    if same and ours != theirs:
+        fix = "give attack.train.lora the r, alpha and target_modules of train.lora, or use new"
+        yield ("attack", "train", "adapter"), "'same', and the alignment's adapter is another", fix
     if attack.train.eval_every is not None:
         yield ("attack", "train", "eval_every"), "set", "name the steps in attack.at"
     aligned = recipe.domains[recipe.harmful].train if recipe.named("harmful") else None
     if attack.train.method != "sft" and aligned is None:
         seen = f"'{attack.train.method}' without alignment rows"
         yield ("attack", "train", "method"), seen, "give the domain of role harmful `train`"
+
+
+def _shape(lora: LoraOptions | None) -> tuple[object, ...] | None:
+    if lora is None:
+        return None
+    targets = lora.target_modules
+    return lora.r, lora.alpha, targets if isinstance(targets, str) else sorted(targets)

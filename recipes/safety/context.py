@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ from recipes.engine_handle import EngineHandle
 from recipes.problems import load_domains
 from recipes.prompting import open_tokenizer
 from recipes.reading import read_source
-from recipes.safety.rows import alignment_rows, pools
+from recipes.safety.rows import alignment_rows, check_alignment, pools
+from recipes.safety.schema import AlignSection
 from recipes.side_files import side_hashes
 from recipes.validation import Finding, engine_name, installation_findings, training_findings
 from synth.curate import CurateOptions, curate, evaluation_sets
@@ -88,23 +89,27 @@ def prepare(
 ) -> tuple[Context, dict[str, Any]]:
     """Read rows and prompts, find the model, check verifiers; nothing is trained or written yet.
 
-    model: attacked in place of the recipe's. Returns what the run needs and the facts that a resumed run must find
-    unchanged. Raises InputError for what refuses the run.
+    model: attacked in place of the recipe's; then nothing is aligned. Returns what the run needs and the facts that a
+    resumed run must find unchanged. Raises InputError for what refuses the run.
     """
     from recipes.runner import check_domain, engine_choice
 
+    if model is not None:
+        recipe = recipe.model_copy(update={"train": AlignSection(method="none")})
     for finding in findings(recipe):
         if finding.level == "error":
             raise InputError(finding.where, finding.seen, finding.fix)
         progress.say(finding.text())
     examined = recipe.examined()
     base = models.resolve(model or recipe.model.path, None if model else recipe.model.revision)
+    check_layers(recipe, base)
     domains = load_domains(examined, base)
     for domain in domains:
         check_domain(examined, domain)
     tokenizer = open_tokenizer(base, recipe.model.trust_remote_code)
     aligned, found = alignment_rows(recipe, tokenizer), pools(recipe, tokenizer)
-    sets = evaluation(recipe, domains)
+    check_alignment(recipe, aligned)
+    sets = evaluation(recipe, {d.name: [row["prompt"] for row in d.held_out] for d in domains})
     left_out = [*_contaminated(recipe, sets, aligned), *_contaminated(recipe, sets, found.rows())]
     names = {row["sample_id"] for row in left_out}
     aligned = [row for row in aligned if row["sample_id"] not in names]
@@ -128,13 +133,30 @@ def prepare(
     return context, facts
 
 
-def evaluation(recipe: SafetyRecipe, domains: Iterable[Domain]) -> dict[str, Any]:
+def check_layers(recipe: SafetyRecipe, base: Path) -> None:
+    """Raise InputError for layers, or an adapter, that the model at `base` does not have; no weights are read."""
+    aligned = recipe.train.method != "none"
+    for section, used, begins in (
+        (recipe.train, aligned, True),
+        (recipe.attack.train, bool(recipe.named("task")), not aligned),
+    ):
+        # What goes on with the alignment's adapter finds it once the alignment is over.
+        same = section.adapter == "same" and begins
+        if used and section.lora is not None and (same or section.lora.target_modules != "all-linear"):
+            import trainers
+
+            trainers.check_adapter(
+                str(base), section.lora, same, trust_remote_code=recipe.model.trust_remote_code
+            )
+
+
+def evaluation(recipe: SafetyRecipe, held_out: Mapping[str, list[str]]) -> dict[str, Any]:
     """What rows are kept away from: held-out prompts by domain, and the sets that the recipe names. Fails closed."""
     options = recipe.curate.decontaminate
     if options is None:
         return {}
-    own: dict[str, Any] = {d.name: [row["prompt"] for row in d.held_out] for d in domains if d.held_out}
-    sets = own | named_sets(recipe)
+    sets: dict[str, Any] = {name: texts for name, texts in held_out.items() if texts}
+    sets |= named_sets(recipe)
     evaluation_sets(options, sets)
     return sets
 

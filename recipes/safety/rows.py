@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from recipes.problems import load
+from recipes.generated import is_run, kept_by_run, meta_of
+from recipes.problems import (
+    Unusable,
+    check_columns,
+    collect,
+    column_value,
+    lookup,
+    source_columns,
+    source_rows,
+)
 from recipes.prompting import Prompter
 from recipes.safety.schema import ANSWERS
-from recipes.schema import Domain
 from synth.records.errors import InputError
-from synth.records.ids import content_hash
+from synth.records.ids import content_hash, problem_id
 
 if TYPE_CHECKING:
     from recipes.safety.schema import SafetyRecipe
@@ -109,9 +117,31 @@ def alignment_rows(recipe: SafetyRecipe, tokenizer: Any) -> list[Row]:
         domain = recipe.domains[name]
         if domain.train is None:
             continue
-        answers = ("refusal", "harmful") if domain.role == "harmful" else ("completion",)
+        answers = ANSWERS if domain.role == "harmful" else ("completion",)
         rows += trained(recipe, name, domain.train, "train", answers, tokenizer)
     return rows
+
+
+def check_alignment(recipe: SafetyRecipe, rows: list[Row]) -> None:
+    """Raise InputError where a method of the recipe would find no row to learn from, or half a pair."""
+    where = f"domains.{recipe.harmful}.train"
+    attack = recipe.attack.train.method if recipe.named("task") else "sft"
+    for column, methods in NEEDED.items():
+        method = next((each for each in (recipe.train.method, attack) if each in methods), None)
+        if method is not None and not any(column in row for row in rows):
+            seen = f"no row has `{column}`, which method {method} needs"
+            raise InputError(where, seen, f"map it: columns: {{{column}: ...}}")
+    halves = sum(("refusal" in row) != ("harmful" in row) for row in rows)
+    if recipe.train.method == "repnoise" and halves:
+        seen = f"{halves} rows have only one of `refusal` and `harmful`, and method repnoise needs both"
+        raise InputError(where, seen, "leave those rows out, or use another method")
+
+
+NEEDED = {
+    "refusal": ("booster", "vaccine", "repnoise", "lisa"),
+    "harmful": ("booster", "repnoise", "antidote"),
+}
+"""Methods that learn nothing without a row that has this column."""
 
 
 def pools(recipe: SafetyRecipe, tokenizer: Any) -> Pools:
@@ -140,37 +170,61 @@ def _ordinary(row: Row) -> Row:
 def trained(
     recipe: SafetyRecipe, name: str, source: Source, part: str, answers: tuple[str, ...], tokenizer: Any
 ) -> list[Row]:
-    """Rows to train on: `sample_id`, the rendered `prompt`, the bare `question`, and the `answers` that they have.
+    """Rows to train on: `sample_id`, the rendered `prompt`, the bare `question`, and those of the `answers` that they
+    have; a `completion` only where they have no other. Rows with none of them are set aside.
 
-    Raises InputError for a row with none of the answers, and for one that is no text.
+    Raises InputError for a missing column, an empty source, or more unusable rows than `problems.max_bad`.
     """
-    section = recipe.domains[name]
-    columns = section.columns
-    if part == "attack.harmful" and recipe.attack.columns is not None:
-        columns = recipe.attack.columns
-    wanted = {column: spec for column, spec in columns.items() if column in ("prompt", *answers)}
-    own = Domain(train=source, columns=wanted, prompt=section.prompt, verifier=section.verifier)
-    where = part if part == "attack.harmful" else f"domains.{name}.{part}"
-    needs = () if answers == ("refusal", "harmful") else answers
-    loaded = load(recipe.examined(), name, own, source, part, needs)
+    section, own = recipe.domains[name], part == "attack.harmful"
+    where = part if own else f"domains.{name}.{part}"
+    columns = (own and recipe.attack.columns) or section.columns
+    read = {column: spec for column, spec in columns.items() if column in ("prompt", *answers)}
+    others = {column: spec for column, spec in columns.items() if column not in ("prompt", *ANSWERS)}
+    raw = list(_source_rows(source, recipe.rng_seed, where))
+    if not raw:
+        raise InputError(where, f"{source.path} holds no rows", "check path, split and limit")
+    check_columns(raw, read, ("prompt", *answers) if len(answers) == 1 else ("prompt",), where, "training")
     prompter = Prompter(section.prompt, tokenizer, f"domains.{name}.prompt")
-    rows = []
-    for problem in loaded.rows:
-        given = {column: problem[column] for column in answers if problem.get(column) is not None}
-        wrong = next((column for column, value in given.items() if not isinstance(value, str)), None)
-        if wrong is not None or not given:
-            seen = f"{wrong} is no text" if wrong else f"a row has none of {', '.join(answers)}"
-            raise InputError(where, seen, f"map the columns: columns: {{{answers[0]}: ...}}")
-        rows.append(
-            {
-                "sample_id": content_hash(
-                    "safety", name, problem["problem_id"], prompter.template_hash, given
-                ),
-                "problem_id": problem["problem_id"],
-                "domain": name,
-                "question": problem["prompt"],
-                "prompt": prompter(problem).text,
-                **given,
-            }
-        )
-    return rows
+
+    def made(row: Row) -> Row:
+        content = {key: value for key, value in row.items() if key not in ("problem_id", "domain")}
+        content |= _mapped(row, read)
+        given = _answered(content, answers)
+        known = {"problem_id": problem_id(name, content), "domain": name}
+        return {
+            "sample_id": content_hash("safety", name, known["problem_id"], prompter.template_hash, given),
+            **known,
+            "question": content["prompt"],
+            "prompt": prompter({**content, **_mapped(row, others), **known}).text,
+            **given,
+        }
+
+    return collect(raw, made, "row", "sample_id", where, recipe.problems.max_bad).rows
+
+
+def _source_rows(source: Source, rng_seed: int, where: str) -> Iterable[Row]:
+    """Rows of a source; of a finished run of kind `generate` (`refusals`) those that it kept."""
+    if not is_run(source):
+        return source_rows(source, rng_seed, where)
+    return ({**meta_of(row), **row} for row in kept_by_run(source, where))
+
+
+def _mapped(row: Row, columns: Mapping[str, Any]) -> Row:
+    """The columns that a mapping makes of a source row, as far as the row has them. Raises Unusable."""
+    return {
+        column: column_value(column, row, spec)
+        for column, spec in columns.items()
+        if column == "prompt" or all(lookup(row, each) is not None for each in source_columns(spec))
+    }
+
+
+def _answered(content: Row, answers: tuple[str, ...]) -> Row:
+    """The answers that a row has. Raises Unusable for one without any, or without a prompt."""
+    given = {column: content[column] for column in answers if content.get(column) is not None}
+    if len(given) > 1:
+        given.pop("completion", None)
+    texts = {"prompt": content.get("prompt"), **given}
+    wrong = next((c for c, text in texts.items() if not isinstance(text, str) or not text.strip()), None)
+    if wrong is not None or not given:
+        raise Unusable(f"no text in {wrong or ' or '.join(answers)}")
+    return given

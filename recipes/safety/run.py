@@ -11,15 +11,15 @@ What is on disk is never made again: a stopped run goes on inside the step it wa
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.context import Clock
+from recipes.context import Clock, LimitReached
 from recipes.improve import training_facts
 from recipes.progress import Progress
 from recipes.running import running
-from recipes.safety.attack import attack_all, over_seeds
+from recipes.safety.attack import attack_all, attacked, over_seeds
 from recipes.safety.context import Context, prepare
 from recipes.safety.measure import measure
 from recipes.safety.report import attack_table, plot_attacks, scores_table
@@ -66,8 +66,9 @@ def _work(ctx: Context, folder: RunFolder) -> None:
     model, digest, trained, tokens = ctx.base, ctx.base_hash, None, base["tokens"]
     if recipe.train.method != "none":
         model = place / "model"
-        digest, trained = _aligned(ctx, folder)
+        digest, trained, seconds = _aligned(ctx, folder)
         clock.lap("train")
+        clock.seconds["train"] = seconds
         found = measure(ctx, model, digest, place / "evaluation", "aligned: measuring")
         metrics["model"], tokens = found["scores"], tokens + found["tokens"]
         clock.lap("evaluate")
@@ -103,14 +104,15 @@ def _tell_left_out(ctx: Context, place: Path) -> None:
     ctx.progress.say(f"{len(ctx.left_out)} rows are too close to held-out prompts, left out: {file}")
 
 
-def _aligned(ctx: Context, folder: RunFolder) -> tuple[str, Row]:
-    """Align the base; returns the aligned model's hash and facts about the training."""
+def _aligned(ctx: Context, folder: RunFolder) -> tuple[str, Row, float]:
+    """Align the base; returns the aligned model's hash, facts about the training, and the seconds that the call took
+    which ended it."""
     import trainers
 
     place, recipe = folder.round(0), ctx.recipe
     done = read_json(place / "training" / "manifest.json")
     if done is not None:
-        return done["model"], done["training"]
+        return done["model"], done["training"], done["seconds"]
     ctx.free_accelerator()
     lineage = {"base model": recipe.model.path, "recipe": recipe.name, "rows": len(ctx.alignment)}
     place.mkdir(parents=True, exist_ok=True)
@@ -128,9 +130,12 @@ def _aligned(ctx: Context, folder: RunFolder) -> tuple[str, Row]:
             hub={"trust_remote_code": recipe.model.trust_remote_code},
         )
     digest, training = model_hash(place / "model"), training_facts(result)
+    seconds = round(result.seconds, 3)
     (place / "training").mkdir(exist_ok=True)
-    write_json(place / "training" / "manifest.json", {"model": digest, "training": training})
-    return digest, training
+    write_json(
+        place / "training" / "manifest.json", {"model": digest, "training": training, "seconds": seconds}
+    )
+    return digest, training, seconds
 
 
 def _refused(rows: list[Row]) -> list[Row]:
@@ -141,25 +146,25 @@ def _refused(rows: list[Row]) -> list[Row]:
 
 def _tell(progress: Progress, harmful: str, out: Path, compared: dict[str, Row]) -> None:
     """The table of attacks and its picture, one line a model."""
-    if not any(metrics["over_seeds"] for metrics in compared.values()):
-        return
-    for name, metrics in compared.items():
-        progress.say(f"{name}\n{attack_table(metrics['over_seeds'], harmful)}")
-    lines = {name: metrics["over_seeds"] for name, metrics in compared.items()}
-    progress.say(f"harmful score: {plot_attacks(lines, out / PICTURE, harmful)}")
+    lines = {name: metrics["over_seeds"] for name, metrics in compared.items() if metrics["over_seeds"]}
+    for name, rows in lines.items():
+        progress.say(f"{name}\n{attack_table(rows, harmful)}")
+    if lines:
+        progress.say(f"harmful score: {plot_attacks(lines, out / PICTURE, harmful)}")
 
 
 def attack_alone(
     recipe: SafetyRecipe, model: str, out: Path, compare: list[str], progress: Progress, workers: int
-) -> Row:
+) -> Row | None:
     """`synth attack`: the recipe's attacks on any checkpoint. Writes OUT/attacks.json and the picture; the results of
-    other folders (`compare`: runs of kind safety, or other OUTs) are drawn beside them. Goes on where it was stopped.
+    other folders (`compare`: runs of kind safety, or other OUTs) are drawn beside them. Goes on where it was stopped;
+    None where `limits.hours` stopped it.
     """
     from recipes.runner import make_folder
 
     if not recipe.named("task"):
         raise InputError("domains", "no domain of role task to fine-tune on", "give one")
-    others = {Path(name).name: _others(Path(name)) for name in compare}
+    others = compared(compare, recipe.harmful, out.name)
     if (Path(model) / "model" / "config.json").exists() and not (Path(model) / "config.json").exists():
         raise InputError("--model", f"{model} is a run, not a model", f"did you mean {model}/model?")
     make_folder(out, "--out")
@@ -169,24 +174,16 @@ def attack_alone(
     try:
         ctx, facts = prepare(recipe, progress, workers, model)
         try:
-            _same_attack(
-                out, content_hash(recipe.identity(), facts["model"]["hash"], facts["data"]["held_out"])
-            )
-            before = measure(
-                ctx, ctx.base, ctx.base_hash, out / "evaluation", "before the attacks: measuring"
-            )
-            results = attack_all(ctx, ctx.base, ctx.base_hash, out / "attacks")
+            lasting = (facts["model"]["hash"], facts["data"], facts["files"])
+            _same_attack(out, content_hash(ctx.recipe.identity(), *lasting))
+            found = {"path": model, **attacked(ctx, ctx.base, ctx.base_hash, out)}
+        except LimitReached as reached:
+            progress.say(f"stopped: {reached}; raise the limit and give the command again to go on")
+            return None
         finally:
             ctx.close()
     finally:
         lock.release()
-    found = {
-        "path": model,
-        "model_hash": ctx.base_hash,
-        "model": before["scores"],
-        "attacks": results,
-        "over_seeds": over_seeds(results),
-    }
     write_json(out / ATTACKS, found)
     _tell(progress, recipe.harmful, out, {out.name: found, **others})
     return found
@@ -202,9 +199,20 @@ def _same_attack(out: Path, identity: str) -> None:
         raise InputError("--out", seen, "choose another --out")
 
 
-def _others(folder: Path) -> Row:
-    found = read_json(folder / ATTACKS) or RunFolder(folder).metrics(0)
-    if found is None or "over_seeds" not in found:
-        fix = "name the folder of a finished `synth attack`, or of a run of kind safety"
-        raise InputError("--compare", f"{folder} holds no attacks", fix)
+def compared(folders: Sequence[str], harmful: str, own: str) -> dict[str, Row]:
+    """What finished attacks in other folders found, by the folder's name, or its path where that name is taken (`own`).
+
+    Raises InputError for a folder without any, and where the harmful domain has another name.
+    """
+    found: dict[str, Row] = {}
+    for name in folders:
+        folder = Path(name)
+        told = read_json(folder / ATTACKS) or RunFolder(folder).metrics(0)
+        if told is None or not told.get("over_seeds"):
+            fix = "name the folder of a finished `synth attack`, or of a run of kind safety"
+            raise InputError("--compare", f"{name} holds no attacks", fix)
+        if harmful not in (told["model"] or told["base"]):
+            seen = f"{name} has no scores of a domain '{harmful}'"
+            raise InputError("--compare", seen, "compare attacks of one recipe")
+        found[name if folder.name in (own, *found) else folder.name] = told
     return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from recipes import models
 from recipes.safety import context
-from recipes.safety.rows import alignment_rows, pools
-from recipes.validation import Finding
+from recipes.safety.rows import alignment_rows, check_alignment, pools
+from recipes.validation import Finding, domain_findings, means_folder, tokenizer_at_hand
 from synth.records.errors import InputError, WorkError
 
 if TYPE_CHECKING:
@@ -16,11 +17,15 @@ if TYPE_CHECKING:
 
 
 def validate(recipe: SafetyRecipe) -> list[Finding]:
-    """Check engine, rows, prompts and verifiers. Nothing is asked or trained; hub data may be fetched."""
-    found = list(context.findings(recipe))
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        *(partial(_domain, recipe, name) for name in recipe.domains),
-        partial(_rows, recipe),
+    """Check engine, rows, prompts, verifiers and layers. Nothing is asked or trained; hub data may be fetched, a model
+    is not."""
+    examined = recipe.examined()
+    tokenizer, unread = tokenizer_at_hand(examined)
+    found = [*context.findings(recipe), *unread]
+    checks: list[Callable[[], Iterable[Finding]]] = [
+        partial(_layers, recipe),
+        *(partial(domain_findings, examined, name, tokenizer) for name in examined.domains),
+        partial(_rows, recipe, tokenizer),
     ]
     for check in checks:
         try:
@@ -32,43 +37,23 @@ def validate(recipe: SafetyRecipe) -> list[Finding]:
     return found
 
 
-def _domain(recipe: SafetyRecipe, name: str) -> Iterator[Finding]:
-    from recipes.problem_checks import judgeable
-    from recipes.problems import load_domain
-    from verifiers.base import self_test_problems
-
-    examined = recipe.examined()
-    if name not in examined.domains:
-        return
-    tokenizer, found = _tokenizer(recipe)
-    yield from found
-    domain = load_domain(examined, name, tokenizer)
-    try:
-        for wrong in self_test_problems(domain.verifier):
-            fix = "mend the verifier or its options; `synth doctor` shows what this machine lacks"
-            yield Finding("error", f"domains.{name}.verifier", f"fails its self-test: {wrong}", fix)
-        judgeable(domain.verifier, domain.held_out, f"domains.{name}.held_out", recipe.problems.max_bad)
-    finally:
-        domain.verifier.close()
+def _layers(recipe: SafetyRecipe) -> tuple[()]:
+    """Raise InputError for layers of an adapter that the model lacks, where it can be looked at without a download."""
+    path = recipe.model.path
+    if path.startswith(models.BUILTIN) or means_folder(path):
+        context.check_layers(recipe, models.resolve(path, recipe.model.revision))
+    return ()
 
 
-def _rows(recipe: SafetyRecipe) -> Iterator[Finding]:
-    tokenizer, found = _tokenizer(recipe)
-    yield from (each for each in found if each.level == "error")
-    aligned = alignment_rows(recipe, tokenizer)
-    method = recipe.train.method
-    for column, needed in (
-        ("refusal", method != "none"),
-        ("harmful", method in ("booster", "repnoise")),
-    ):
-        if needed and not any(row.get(column) for row in aligned):
-            where, fix = f"domains.{recipe.harmful}.train", f"map it: columns: {{{column}: ...}}"
-            yield Finding("error", where, f"no row has `{column}`, which method {method} needs", fix)
-    pools(recipe, tokenizer).check(recipe)
+def _rows(recipe: SafetyRecipe, tokenizer: Any) -> Iterator[Finding]:
+    context.evaluation(recipe, {name: ["any text"] for name in recipe.examined().domains})
+    aligned, attacking = alignment_rows(recipe, tokenizer), pools(recipe, tokenizer)
+    check_alignment(recipe, aligned)
+    attacking.check(recipe)
     context.perplexity_texts(recipe)
-
-
-def _tokenizer(recipe: SafetyRecipe) -> tuple[object, list[Finding]]:
-    from recipes.validation import tokenizer_at_hand
-
-    return tokenizer_at_hand(recipe.examined())
+    known = {row["question"] for row in aligned if "harmful" in row or "refusal" in row}
+    shared = sum(row["question"] in known for row in attacking.harmful)
+    if shared:
+        seen = f"{shared} of {len(attacking.harmful)} prompts are in the alignment rows, too"
+        fix = "an attack with what was aligned on flatters the alignment; better split the rows"
+        yield Finding("warning", "attack.harmful", seen, fix)

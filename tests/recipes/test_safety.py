@@ -277,16 +277,16 @@ def test_the_defending_fine_tuning_is_given_the_alignment_rows(
         tmp_path / "r",
     )
     refusals = [row for row in given_rows["lisa"] if row.get("refusal")]
-    assert [row["sample_id"] for row in refusals] == [
-        row["sample_id"] for row in given_rows["sft"] if row["completion"] == row.get("refusal")
-    ]
-    assert len(refusals) == 12
-    ordinary = [
-        row for row in given_rows["lisa"] if row["domain"] in ("mood", "harm") and "completion" in row
-    ]
-    assert len(ordinary) == 8
-    assert sum(row["domain"] == "harm" for row in ordinary) == 4
-    assert all(row["prompt"].endswith("\n") for row in ordinary)
+    # The answers of the utility rows among them: an ordinary row would be one of the user's.
+    assert {row["sample_id"]: row["refusal"] for row in refusals} == {
+        row["sample_id"]: row["completion"] for row in given_rows["sft"]
+    }
+    assert {row["domain"]: "completion" in row for row in refusals} == {"harm": False, "help": False}
+    assert len(refusals) == 12 + 6
+    users = [row for row in given_rows["lisa"] if "completion" in row]
+    assert len(users) == 8
+    assert sum(row["domain"] == "harm" for row in users) == 4
+    assert all(row["prompt"].endswith("\n") for row in users)
 
 
 def test_rows_too_close_to_held_out_prompts_are_left_out_with_evidence(
