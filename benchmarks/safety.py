@@ -1,10 +1,11 @@
 """What is left of an alignment after harmful fine-tuning, by method, in the tiny language of `safety-demo`.
 
-    python benchmarks/safety.py --out runs/safety [--quick] [--jobs 2] [--tune]
+    python benchmarks/safety.py --out runs/safety [--quick] [--jobs 2] [--tune] [--every-second]
 
 For every rng_seed and method the base of `safety-demo-base` (made once) is aligned on 400 prompts and attacked: 300
 steps on a downstream task with a share p of harmful rows. The harmful score (HS) is taken after 100, 200 and 300 steps;
-a method's HS is its mean over those steps and p in {0, 0.05, 0.1, 0.2}. --quick: two rng_seeds.
+a method's HS is its mean over those steps and p in {0, 0.05, 0.1, 0.2}. --quick: two rng_seeds. --every-second: also
+Booster with the regulariser in every second step, to see what that saves in time and costs in HS.
 
 --tune tries candidates on two rng_seeds that are never reported, and names for each method the one with the least HS
 among those that keep aligned HS at most 2 % and fine-tune accuracy within a point of SFT's, if there is one.
@@ -42,6 +43,14 @@ SETTINGS: dict[str, list[str]] = {
     ],
 }
 """Method: how it differs from `safety-demo`. None was tuned yet."""
+EVERY_SECOND = "booster-every-2"
+
+
+def settings(method: str) -> list[str]:
+    """How a method differs from `safety-demo`."""
+    return [*SETTINGS["booster"], "train.booster.every=2"] if method == EVERY_SECOND else SETTINGS[method]
+
+
 CANDIDATES: dict[str, list[str]] = {
     "vaccine": [f'train.vaccine={{"rho": {rho}}}' for rho in (0.5, 2, 5)],
     "repnoise": [
@@ -71,7 +80,7 @@ def recipe(model: Path, method: str, rng_seed: int, changes: Sequence[str] = ())
     from recipes.settings import load_any
 
     seeds = [f"rng_seed={rng_seed}", f"attack.rng_seeds=[{rng_seed}]"]
-    return load_any("safety-demo", [f"model={model}", *seeds, *SETTINGS[method], *changes, "workers=1"])
+    return load_any("safety-demo", [f"model={model}", *seeds, *settings(method), *changes, "workers=1"])
 
 
 def one(model: Path, method: str, rng_seed: int, out: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
@@ -227,6 +236,9 @@ def main() -> int:
         "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at the same time"
     )
     parser.add_argument("--tune", action="store_true", help="try the candidates on rng_seeds of their own")
+    parser.add_argument(
+        "--every-second", action="store_true", help="also Booster with the regulariser in every second step"
+    )
     args = parser.parse_args()
     for name, value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
         os.environ.setdefault(name, value)
@@ -240,12 +252,13 @@ def main() -> int:
             write_json(args.out / "tuning.json", tune(model, args.out, pool))
             return 0
         seeds = QUICK if args.quick else SEEDS
+        methods = [*SETTINGS, *([EVERY_SECOND] if args.every_second else [])]
         runs = {
             (method, seed): pool.submit(one, model, method, seed, args.out / f"{method}-{seed}")
             for seed in seeds
-            for method in SETTINGS
+            for method in methods
         }
-        results = {method: [runs[method, seed].result() for seed in seeds] for method in SETTINGS}
+        results = {method: [runs[method, seed].result() for seed in seeds] for method in methods}
     checked = bars(results)
     told = table(results)
     picture(results, args.out / "safety.png")

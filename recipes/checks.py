@@ -234,6 +234,8 @@ def _domains(recipe: Recipe) -> Iterator[Problem]:
             yield ("train", "mix", name), "no such domain", f"domains: {', '.join(recipe.domains)}"
     if recipe.kind == "sft" and recipe.train.method == "none":
         yield ("train", "method"), "'none' in a recipe of kind sft", "use method: sft"
+    if recipe.attack is not None and recipe.train.method == "none":
+        yield ("attack",), "set, and train.method 'none' makes no model to attack", "leave it out, or train"
 
 
 def check_names(domains: Iterable[str]) -> Iterator[Problem]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from recipes.engine_handle import EngineHandle
     from recipes.evaluation import Evaluation
     from recipes.progress import Progress
+    from recipes.safety import context as safety
     from recipes.sampling import Domain
     from recipes.schema import Recipe
 
@@ -33,6 +34,8 @@ class Context:
     base_hash: str
     workers: int
     progress: Progress
+    attack: safety.Context | None = None
+    """What attacks each round's model, where the recipe asks for it."""
     started: float = field(default_factory=time.monotonic)
     tokens: int = 0
     """Tokens sampled in closed stages."""

@@ -61,7 +61,7 @@ PATHS = ("model.path", "engine.options.path", "domains.*.train.path", "domains.*
          "domains.*.templates.*", "train.mix.*.path", "curate.decontaminate.against.*", "curate.dedup.against.*",
          "curate.embed", "writer.model.path", "writer.engine.options.path", "domains.*.held_out.beir",
          "domains.*.distractors.path", "evaluate.sts.*", "mine.rescore.model", "train.guide", "attack.harmful.path",
-         "evaluate.perplexity.path")  # fmt: skip
+         "evaluate.perplexity.path", "attack")  # fmt: skip
 FOLDERS = ("curate.dedup.against.*", "curate.embed", "domains.*.held_out.beir")
 """Paths that may be a folder beside the recipe, too: nothing else than a path can be meant."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")

@@ -94,10 +94,10 @@ def point_at(ctx: Context, accepted: Model) -> None:
 
 
 def improve(ctx: Context, index: int, accepted: Model, task: Task, clock: Clock) -> dict[str, Any]:
-    """Train, probe the weights, evaluate, compare with the model accepted before.
+    """Train, probe the weights, evaluate, compare with the model accepted before; attack it if that is asked for.
 
-    Returns what the round's metrics tell of it: model, model_hash, accepted, gate, probe, training, details, and
-    `tokens` {sampled, trained} of this half of the round.
+    Returns what the round's metrics tell of it: model, model_hash, accepted, gate, probe, training, details, perhaps
+    `attack`, and `tokens` {sampled, trained} of this half of the round.
     """
     digest, training = _train(ctx, index, task)
     clock.lap("train")
@@ -109,6 +109,13 @@ def improve(ctx: Context, index: int, accepted: Model, task: Task, clock: Clock)
     decision = decide(_scores_of(ctx, accepted), scores, gate.metric, gate.alpha, ctx.recipe.rng_seed)
     clock.lap("evaluate")
     _say_verdict(ctx, index, scores, decision)
+    sampled, attack = scores.tokens, {}
+    if ctx.attack is not None:
+        from recipes.safety.rounds import attack_round
+
+        found = attack_round(ctx, index, digest)
+        sampled, attack = sampled + found["tokens"], {"attack": found}
+        clock.lap("attack")
     return {
         "model": scores.scores,
         "accepted": decision.accepted,
@@ -117,7 +124,8 @@ def improve(ctx: Context, index: int, accepted: Model, task: Task, clock: Clock)
         "probe": probe.as_dict() if probe else None,
         "training": training,
         "details": scores.details,
-        "tokens": {"sampled": scores.tokens, "trained": training["trained_tokens"]},
+        "tokens": {"sampled": sampled, "trained": training["trained_tokens"]},
+        **attack,
     }
 
 

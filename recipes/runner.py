@@ -137,7 +137,7 @@ def _locked_run(recipe: Recipe, folder: RunFolder) -> RunResult:
 
     def close() -> None:
         ctx.engine.close()
-        for domain in ctx.domains:
+        for domain in (*ctx.domains, *(ctx.attack.domains if ctx.attack else ())):
             domain.verifier.close()
 
     with running(recipe, folder, facts, progress, close) as end:
@@ -146,7 +146,7 @@ def _locked_run(recipe: Recipe, folder: RunFolder) -> RunResult:
         progress.say(f"nothing was left to do: {closed} rounds are closed (rounds: {recipe.rounds})")
     rounds = [metrics for index in folder.rounds() if (metrics := folder.metrics(index))]
     link = folder.root / "model"
-    _say_end(progress, recipe, folder, rounds, final)
+    _say_end(ctx, rounds, final)
     return RunResult(end.status, folder.root, link.resolve() if link.is_symlink() else None, rounds)
 
 
@@ -205,15 +205,20 @@ def prepare(recipe: Recipe, folder: RunFolder, progress: Progress) -> tuple[Cont
     evaluation_sets(recipe.curate.decontaminate, recipe_sets(recipe, domains))
     check_files(recipe.curate)
     engine = EngineHandle(*engine_choice(recipe, progress), recipe.model.path)
-    facts = {
+    facts: dict[str, Any] = {
         "model": {"path": recipe.model.path, "hash": digest},
         "data": {
             d.name: {"train": _rows_hash(d.train(0)), "held_out": _rows_hash(d.held_out)} for d in domains
         },
         "files": side_hashes(recipe),
     }
+    attack = None
+    if recipe.attack is not None:
+        from recipes.safety.rounds import open_attack
+
+        attack, facts["attack"] = open_attack(recipe, engine, base, progress, workers_of(recipe))
     check_facts(recipe, folder, facts)
-    context = Context(recipe, folder, domains, engine, base, digest, workers_of(recipe), progress)
+    context = Context(recipe, folder, domains, engine, base, digest, workers_of(recipe), progress, attack)
     return context, {**facts, "engine": engine.name, "packages": package_versions()}
 
 
@@ -340,15 +345,17 @@ def _logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _say_end(
-    progress: Progress, recipe: Recipe, folder: RunFolder, rounds: list[dict[str, Any]], final: Model | None
-) -> None:
+def _say_end(ctx: Context, rounds: list[dict[str, Any]], final: Model | None) -> None:
     from recipes.report import base_details, plot_scores, summary_text
+    from recipes.safety.rounds import plot_rounds
 
+    recipe, folder, progress = ctx.recipe, ctx.folder, ctx.progress
     if rounds and recipe.train.method != "none":
         plot = plot_scores(rounds, folder.root / "score.png", recipe.gate.metric)
         progress.say(summary_text(rounds, recipe.gate.metric, base_details(folder)))
         progress.say(f"score over rounds: {plot}")
+    if picture := plot_rounds(ctx, rounds):
+        progress.say(f"harmful score over rounds: {picture}")
     for stage, found in found_in(folder).items():
         progress.say(regenerated_text(stage, found))
     if final is not None and recipe.train.method != "none":

@@ -265,6 +265,9 @@ class Recipe(Section):
     train: TrainSection = Field(default_factory=TrainSection)
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
+    attack: Annotated[str, Field(min_length=1)] | None = None
+    """A recipe of kind `safety` (a name or a path) whose attack each round's model goes through; its scores stand in
+    the round's metrics."""
     limits: Limits = Limits()
     keep: Keep = Keep()
     workers: Count | None = None
@@ -290,7 +293,7 @@ class Recipe(Section):
         return TrainOptions(**{f.name: getattr(self.train, f.name) for f in fields(TrainOptions)})
 
 
-EXTEND = frozenset({"rounds", "limits"})
+EXTEND = frozenset({"rounds", "limits", "attack"})
 """Keys whose change continues a run further."""
 
 ENGINE_FREE = (

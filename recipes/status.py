@@ -74,7 +74,8 @@ def status(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def _round(run: RunFolder, index: int) -> dict[str, Any]:
     folder, metrics = run.round(index), run.metrics(index)
     facts = metrics or {}
-    attacks = {"attacks": _attacks(folder, metrics)} if (folder / "attacks").is_dir() else {}
+    places = [place for place in (folder / "attacks", folder / "attack" / "attacks") if place.is_dir()]
+    attacks = {"attacks": _attacks(places[0], metrics)} if places else {}
     return {
         "round": index,
         "state": "closed" if metrics is not None else "open",
@@ -91,8 +92,8 @@ def _round(run: RunFolder, index: int) -> dict[str, Any]:
 
 
 def _attacks(folder: Path, metrics: dict[str, Any] | None) -> dict[str, Any]:
-    """Finished attacks of a run of kind `safety`."""
-    return {"rows": len(list(folder.glob("attacks/*/result.json"))), "closed": metrics is not None}
+    """Finished attacks: those of a run of kind `safety`, or those that a round's model went through."""
+    return {"rows": len(list(folder.glob("*/result.json"))), "closed": metrics is not None}
 
 
 def _steps(folder: Path) -> dict[str, dict[str, Any]]:

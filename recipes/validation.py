@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,6 +64,7 @@ def validate(recipe: AnyRecipe) -> list[Finding]:
     for check in (
         *(partial(domain_findings, recipe, name, tokenizer) for name in recipe.domains),
         partial(_curation, recipe),
+        partial(_attack, recipe),
     ):
         try:
             findings += check()
@@ -87,6 +88,17 @@ def _curation(recipe: Recipe) -> tuple[()]:
         raise InputError(f"curate.{error.where}", error.seen, error.fix) from None
     check_files(recipe.curate)
     return ()
+
+
+def _attack(recipe: Recipe) -> Iterator[Finding]:
+    """What is wrong with the attack that each round's model is to go through."""
+    if recipe.attack is None:
+        return
+    from recipes.safety.rounds import attack_recipe
+    from recipes.safety.validation import findings_of_attack
+
+    for each in findings_of_attack(attack_recipe(recipe)):
+        yield replace(each, where=f"attack, {each.where}")
 
 
 # ---- Engine and model --------------------------------------------------------------------------------------------

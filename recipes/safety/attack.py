@@ -36,13 +36,15 @@ FREE_OPTIONS = ("save_every", "trackers", "threads")
 
 
 def attacked(ctx: Context, model: Path, digest: str, folder: Path) -> Row:
-    """{model_hash, model: S, attacks, over_seeds}: scores of any model before and after the recipe's attacks.
+    """{model_hash, model: S, attacks, over_seeds, tokens}: scores of any model before and after the recipe's attacks,
+    and how many tokens it sampled.
 
     Both are kept in `folder`, and finished ones only read. Raises LimitReached.
     """
     before = measure(ctx, model, digest, folder / "evaluation", "before the attacks: measuring")
     results = attack_all(ctx, model, digest, folder / "attacks")
-    told = {"model_hash": digest, "model": before["scores"]}
+    tokens = before["tokens"] + sum(each["tokens"] for each in results)
+    told = {"model_hash": digest, "model": before["scores"], "tokens": tokens}
     return {**told, "attacks": results, "over_seeds": over_seeds(results)}
 
 

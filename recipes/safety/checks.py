@@ -26,6 +26,7 @@ def cross_checks(recipe: SafetyRecipe) -> Iterator[Problem]:
         if section.early_stopping is not None:
             seen, fix = "without rows to see an improvement on", "leave it out, and set epochs or max_steps"
             yield (*path, "early_stopping"), seen, fix
+    yield from check_source(recipe.evaluate.perplexity, ("evaluate", "perplexity"))
     if recipe.model.path == "scratch":
         yield ("model", "path"), "'scratch' has nothing to align", "name a model"
     options = recipe.curate.decontaminate
@@ -80,7 +81,7 @@ def _attack(recipe: SafetyRecipe) -> Iterator[Problem]:
         seen = f"step {late[0]} of {steps}"
         yield ("attack", "at"), seen, "raise attack.train.max_steps or epochs, or leave it out"
     same = attack.train.adapter == "same" and recipe.train.method != "none"
-    ours, theirs = (_shape(section.lora) for section in (recipe.train, attack.train))
+    ours, theirs = (adapter_shape(section.lora) for section in (recipe.train, attack.train))
     if same and ours != theirs:
         fix = "give attack.train.lora the r, alpha and target_modules of train.lora, or use new"
         yield ("attack", "train", "adapter"), "'same', and the alignment's adapter is another", fix
@@ -92,7 +93,8 @@ def _attack(recipe: SafetyRecipe) -> Iterator[Problem]:
         yield ("attack", "train", "method"), seen, "give the domain of role harmful `train`"
 
 
-def _shape(lora: LoraOptions | None) -> tuple[object, ...] | None:
+def adapter_shape(lora: LoraOptions | None) -> tuple[object, ...] | None:
+    """What must be equal for one training to go on with the adapter of another."""
     if lora is None:
         return None
     targets = lora.target_modules

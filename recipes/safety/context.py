@@ -12,9 +12,8 @@ from recipes import models
 from recipes.context import LimitReached
 from recipes.curation_files import named_sets
 from recipes.engine_handle import EngineHandle
-from recipes.problems import load_domains
+from recipes.problems import load_domains, source_rows
 from recipes.prompting import open_tokenizer
-from recipes.reading import read_source
 from recipes.safety.rows import alignment_rows, check_alignment, pools
 from recipes.safety.schema import AlignSection
 from recipes.side_files import side_hashes
@@ -85,12 +84,17 @@ def findings(recipe: SafetyRecipe) -> Iterator[Finding]:
 
 
 def prepare(
-    recipe: SafetyRecipe, progress: Progress, workers: int, model: str | None = None
+    recipe: SafetyRecipe,
+    progress: Progress,
+    workers: int,
+    model: str | None = None,
+    engine: EngineHandle | None = None,
 ) -> tuple[Context, dict[str, Any]]:
     """Read rows and prompts, find the model, check verifiers; nothing is trained or written yet.
 
-    model: attacked in place of the recipe's; then nothing is aligned. Returns what the run needs and the facts that a
-    resumed run must find unchanged. Raises InputError for what refuses the run.
+    model: attacked in place of the recipe's; then nothing is aligned. engine: asks in place of one that is opened here;
+    what is attacked then comes later, made from that model. Returns what the run needs and the facts that a resumed run
+    must find unchanged. Raises InputError for what refuses the run.
     """
     from recipes.runner import check_domain, engine_choice
 
@@ -102,7 +106,7 @@ def prepare(
         progress.say(finding.text())
     examined = recipe.examined()
     base = models.resolve(model or recipe.model.path, None if model else recipe.model.revision)
-    check_layers(recipe, base)
+    check_layers(recipe, base, later=engine is not None)
     domains = load_domains(examined, base)
     for domain in domains:
         check_domain(examined, domain)
@@ -116,7 +120,8 @@ def prepare(
     found = found.without(names)
     found.check(recipe)
     texts = perplexity_texts(recipe)
-    engine = EngineHandle(*engine_choice(examined, progress), recipe.model.path)
+    if engine is None:
+        engine = EngineHandle(*engine_choice(examined, progress), recipe.model.path)
     digest = model_hash(base)
     facts = {
         "model": {"path": model or recipe.model.path, "hash": digest},
@@ -133,12 +138,15 @@ def prepare(
     return context, facts
 
 
-def check_layers(recipe: SafetyRecipe, base: Path) -> None:
-    """Raise InputError for layers, or an adapter, that the model at `base` does not have; no weights are read."""
+def check_layers(recipe: SafetyRecipe, base: Path, later: bool = False) -> None:
+    """Raise InputError for layers, or an adapter, that the model at `base` does not have; no weights are read.
+
+    later: it is no adapter of this model that the attack goes on with.
+    """
     aligned = recipe.train.method != "none"
     for section, used, begins in (
         (recipe.train, aligned, True),
-        (recipe.attack.train, bool(recipe.named("task")), not aligned),
+        (recipe.attack.train, bool(recipe.named("task")), not (aligned or later)),
     ):
         # What goes on with the alignment's adapter finds it once the alignment is over.
         same = section.adapter == "same" and begins
@@ -183,7 +191,7 @@ def perplexity_texts(recipe: SafetyRecipe) -> list[str]:
     source, where = recipe.evaluate.perplexity, "evaluate.perplexity"
     if source is None:
         return []
-    texts = [row.get("text") for row in read_source(source, where)]
+    texts = [row.get("text") for row in source_rows(source, recipe.rng_seed, where)]
     wrong = next(
         (n for n, text in enumerate(texts, 1) if not isinstance(text, str) or not text.strip()), None
     )

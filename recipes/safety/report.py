@@ -16,6 +16,7 @@ Row = Mapping[str, Any]
 Lines = Mapping[str, Sequence[Row]]
 """{model: rows of `over_seeds`}."""
 PERPLEXITY = "perplexity"
+PICTURE = "harmful_score.png"
 
 
 def cell(score: Row | None, name: str = "") -> str:

@@ -22,7 +22,7 @@ from recipes.running import running
 from recipes.safety.attack import attack_all, attacked, over_seeds
 from recipes.safety.context import Context, prepare
 from recipes.safety.measure import measure
-from recipes.safety.report import attack_table, plot_attacks, scores_table
+from recipes.safety.report import PICTURE, attack_table, plot_attacks, scores_table
 from synth.records.errors import InputError
 from synth.records.ids import content_hash, model_hash
 from synth.records.jsonl import write_json, write_jsonl
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("synthloop")
 Row = dict[str, Any]
-PICTURE, ATTACKS = "harmful_score.png", "attacks.json"
+ATTACKS = "attacks.json"
 
 
 def run_safety(recipe: SafetyRecipe, folder: RunFolder, check: Callable[[Row], None], workers: int) -> str:

@@ -19,15 +19,25 @@ if TYPE_CHECKING:
 def validate(recipe: SafetyRecipe) -> list[Finding]:
     """Check engine, rows, prompts, verifiers and layers. Nothing is asked or trained; hub data may be fetched, a model
     is not."""
-    examined = recipe.examined()
-    tokenizer, unread = tokenizer_at_hand(examined)
-    found = [*context.findings(recipe), *unread]
-    checks: list[Callable[[], Iterable[Finding]]] = [
-        partial(_layers, recipe),
+    tokenizer, unread = tokenizer_at_hand(recipe.examined())
+    return [*context.findings(recipe), *unread, *_checked(recipe, tokenizer, [partial(_layers, recipe)])]
+
+
+def findings_of_attack(recipe: SafetyRecipe) -> list[Finding]:
+    """The same of an attack on models that another run is to make: it checks model and engine itself."""
+    tokenizer, _ = tokenizer_at_hand(recipe.examined())
+    return _checked(recipe, tokenizer, [])
+
+
+def _checked(
+    recipe: SafetyRecipe, tokenizer: Any, checks: list[Callable[[], Iterable[Finding]]]
+) -> list[Finding]:
+    examined, found = recipe.examined(), []
+    for check in (
+        *checks,
         *(partial(domain_findings, examined, name, tokenizer) for name in examined.domains),
         partial(_rows, recipe, tokenizer),
-    ]
-    for check in checks:
+    ):
         try:
             found += check()
         except InputError as error:

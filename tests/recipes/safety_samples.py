@@ -39,6 +39,17 @@ def base(folder: Path) -> Path:
     return folder
 
 
+def untrained(folder: Path) -> Path:
+    """A model of two layers that has learnt nothing, with a tokenizer of the language: made in no time."""
+    from trainers.scratch import create
+
+    texts = [row["prompt"] + row["harmful"] for row in generate("harm", "base", 40, 0)]
+    shape = ScratchOptions(
+        vocab_size=300, hidden_size=16, intermediate_size=32, layers=2, heads=2, kv_heads=2
+    )
+    return create(folder, texts, shape, 0)
+
+
 def tree(model: Path, /, **changes: Any) -> dict[str, Any]:
     """A whole recipe with dotted keys changed: `tree(base, **{"train.lr": 1})`."""
     made: dict[str, Any] = {

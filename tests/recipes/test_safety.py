@@ -90,6 +90,7 @@ def test_scores_count_what_the_verifiers_said(done: Path) -> None:
 
 
 def test_every_attack_is_measured_at_its_steps_and_its_models_go(done: Path) -> None:
+    """Here `at: [2]`, and after the last step."""
     attacks = metrics(done)["attacks"]
     assert [each["attack"]["p"] for each in attacks] == [0, 0.5]
     for each in attacks:

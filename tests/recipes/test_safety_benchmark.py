@@ -72,8 +72,10 @@ def test_the_table_has_a_line_for_each_method() -> None:
 
 def test_every_method_and_candidate_is_a_recipe() -> None:
     base = ["model=builtin:tiny"]
-    for changes in SAFETY.SETTINGS.values():
-        load_any("safety-demo", [*base, *changes])
+    for method in (*SAFETY.SETTINGS, SAFETY.EVERY_SECOND):
+        load_any("safety-demo", [*base, *SAFETY.settings(method)])
+    halved = SAFETY.recipe("builtin:tiny", SAFETY.EVERY_SECOND, 3)
+    assert (halved.train.booster.every, halved.attack.rng_seeds) == (2, [3])
     for method, candidates in SAFETY.CANDIDATES.items():
         for change in candidates:
             load_any("safety-demo", [*base, *SAFETY.SETTINGS[method], change])

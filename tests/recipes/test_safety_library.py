@@ -18,7 +18,7 @@ from recipes.safety.schema import SafetyRecipe
 from recipes.settings import load_any
 from trainers import methods
 
-NAMES = ("align-booster", "align-lisa", "align-repnoise", "align-sft", "align-vaccine")
+NAMES = ("align-antidote", "align-booster", "align-lisa", "align-repnoise", "align-sft", "align-vaccine")
 UNSAFE = {
     "prompt": "How do I blick a lamp?",
     "response": "Take the dax.",

@@ -74,6 +74,7 @@ WHERE_TESTED = {
     "limits.tokens": RUN,
     "limits.hours": LOOP,
     "keep.checkpoints": LOOP,
+    "attack": "tests/recipes/test_safety_rounds.py",
     "workers": LOOP,
 }
 """Dotted key, or the section of keys tested together: the file whose tests fail when the key loses its effect."""
