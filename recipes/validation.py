@@ -111,12 +111,13 @@ def engine_findings(recipe: Recipe) -> Iterator[Finding]:
     name = engine_name(recipe)
     can = engines.capabilities(name)
     if recipe.train.method != "none" and not can.loads_weights:
-        if name == "replay":
+        if name == "replay" and recipe.attack is None:
             seen = "replays a file, whatever the trained model would say"
             yield Finding("warning", "engine.name", seen, "train.method: none only verifies and curates")
         else:
             seen = f"{name} cannot load the weights that a round trains"
-            yield Finding("error", "engine.name", seen, "use vllm or transformers, or train.method: none")
+            instead = "leave `attack` out" if name == "replay" else "train.method: none"
+            yield Finding("error", "engine.name", seen, f"use vllm or transformers, or {instead}")
     yield from installation_findings(recipe)
     if recipe.limits.tokens is not None and not can.token_ids and name != "replay":
         fix = "use limits.hours, or problems.per_round and sampling.n"

@@ -23,7 +23,7 @@ from recipes.safety.measure import measure
 from recipes.safety.rows import Cell, cells
 from synth.records.errors import InputError, WorkError
 from synth.records.ids import content_hash, model_hash
-from synth.records.jsonl import write_json
+from synth.records.jsonl import write_json, write_jsonl
 from synth.store import read_json
 
 if TYPE_CHECKING:
@@ -41,11 +41,22 @@ def attacked(ctx: Context, model: Path, digest: str, folder: Path) -> Row:
 
     Both are kept in `folder`, and finished ones only read. Raises LimitReached.
     """
+    tell_left_out(ctx, folder)
     before = measure(ctx, model, digest, folder / "evaluation", "before the attacks: measuring")
     results = attack_all(ctx, model, digest, folder / "attacks")
     tokens = before["tokens"] + sum(each["tokens"] for each in results)
     told = {"model_hash": digest, "model": before["scores"], "tokens": tokens}
     return {**told, "attacks": results, "over_seeds": over_seeds(results)}
+
+
+def tell_left_out(ctx: Context, place: Path) -> None:
+    """Keep the rows that are too close to held-out prompts, with their evidence, in PLACE/left_out.jsonl."""
+    if not ctx.left_out:
+        return
+    file = place / "left_out.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(file, ctx.left_out)
+    ctx.progress.say(f"{len(ctx.left_out)} rows are too close to held-out prompts, left out: {file}")
 
 
 def attack_all(ctx: Context, model: Path, digest: str, folder: Path) -> list[Row]:

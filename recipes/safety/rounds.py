@@ -57,14 +57,11 @@ def open_attack(
 
     Raises InputError for what refuses the run.
     """
-    if not engine.capabilities.loads_weights:
-        seen = f"{engine.name} cannot load the weights that are attacked"
-        raise InputError("engine.name", seen, "use vllm or transformers, or leave `attack` out")
+    named = attack_recipe(recipe)
     try:
-        ctx, facts = prepare(attack_recipe(recipe), progress, workers, str(base), engine)
+        ctx, facts = prepare(named, progress, workers, str(base), engine)
     except InputError as error:
-        where = error.where if error.where.startswith("attack") else f"attack, {error.where}"
-        raise InputError(where, error.seen, error.fix) from None
+        raise InputError(f"attack, {error.where}", error.seen, error.fix) from None
     return ctx, content_hash(ctx.recipe.identity(), facts["data"], facts["files"])
 
 

@@ -19,13 +19,13 @@ from recipes.context import Clock, LimitReached
 from recipes.improve import training_facts
 from recipes.progress import Progress
 from recipes.running import running
-from recipes.safety.attack import attack_all, attacked, over_seeds
+from recipes.safety.attack import attack_all, attacked, over_seeds, tell_left_out
 from recipes.safety.context import Context, prepare
 from recipes.safety.measure import measure
 from recipes.safety.report import PICTURE, attack_table, plot_attacks, scores_table
 from synth.records.errors import InputError
 from synth.records.ids import content_hash, model_hash
-from synth.records.jsonl import write_json, write_jsonl
+from synth.records.jsonl import write_json
 from synth.store import RunFolder, RunLock, read_json
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run_safety(recipe: SafetyRecipe, folder: RunFolder, check: Callable[[Row], N
 def _work(ctx: Context, folder: RunFolder) -> None:
     recipe, place, clock = ctx.recipe, folder.round(0), Clock()
     ctx.check_limits()
-    _tell_left_out(ctx, place)
+    tell_left_out(ctx, place)
     base = measure(ctx, ctx.base, ctx.base_hash, folder.base / "evaluation", "base: measuring")
     clock.lap("base")
     metrics: Row = {"base": base["scores"], "model": None, "accepted": None, "sampler": ctx.base_hash}
@@ -93,15 +93,6 @@ def _work(ctx: Context, folder: RunFolder) -> None:
     if before is None or before["attacks"] != results:
         write_json(place / "metrics.json", metrics)
     _tell(ctx.progress, recipe.harmful, folder.root, {recipe.name: metrics})
-
-
-def _tell_left_out(ctx: Context, place: Path) -> None:
-    if not ctx.left_out:
-        return
-    file = place / "left_out.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_jsonl(file, ctx.left_out)
-    ctx.progress.say(f"{len(ctx.left_out)} rows are too close to held-out prompts, left out: {file}")
 
 
 def _aligned(ctx: Context, folder: RunFolder) -> tuple[str, Row, float]:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from recipe_samples import ROWS, tree, with_data, write_rows
 
-from recipes.problems import TrainProblems, by_pass_rate, load_domains, pass_rates_before
-from recipes.schema import Recipe
+from recipes.problems import TrainProblems, by_pass_rate, load_domains, pass_rates_before, source_rows
+from recipes.schema import Recipe, Source
 from recipes.settings import load_recipe
 from recipes.supervised import mix_rows, supervised_rows
 from synth.records import schemas
@@ -176,6 +176,12 @@ def test_where_keeps_rows_with_these_values_before_the_limit(tmp_path: Path) -> 
     assert prompts(rows) == wanted[:2]
     with pytest.raises(InputError, match="holds no rows"):
         train(recipe_of(tmp_path, **{"domains.math.train": {"path": str(path), "where": {"level": "1"}}}))
+
+
+def test_where_chooses_among_generated_rows(tmp_path: Path) -> None:
+    source = Source(path="procedural:mood", split="attack", count=20, where={"completion": "good"}, limit=3)
+    rows = list(source_rows(source, 0, "domains.mood.train"))
+    assert [row["completion"] for row in rows] == ["good"] * 3
 
 
 def test_separators_inside_text_survive(tmp_path: Path) -> None:

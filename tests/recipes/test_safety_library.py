@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from recipe_samples import write_rows
-from safety_samples import run
 
 from recipes.cli import main
 from recipes.problems import load
@@ -96,7 +96,7 @@ def test_demo_recipes_validate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["sst2", "agnews"])
 def test_real_tasks_go_the_same_way(task: str, shared_data: Callable[[str], Path], tmp_path: Path) -> None:
-    """SST-2 and AG News as downstream tasks of an attack: read, trained on and judged."""
+    """SST-2 and AG News as downstream tasks of `synth attack`: read, trained on and judged."""
     if task == "sst2":
         with shared_data("sst2/dev.tsv").open(encoding="utf-8", newline="") as file:
             found = [
@@ -109,26 +109,23 @@ def test_real_tasks_go_the_same_way(task: str, shared_data: Callable[[str], Path
         pairs = [line.rsplit("\t", 1) for line in lines[:200]]
         found = [{"text": text, "label": numbers[label]} for text, label in pairs if label in numbers]
     rows = sorted(found, key=lambda row: len(str(row)))[:40]
-    recipe = load_any(
-        "align-sft",
-        sources(
-            tmp_path / "rows",
-            f"domains.{task}.train.path={write_rows(tmp_path / 'train.jsonl', rows[:20])}",
-            f"domains.{task}.held_out.path={write_rows(tmp_path / 'test.jsonl', rows[20:30])}",
-            f'attack.tasks=["{task}"]',
-            "attack.n=[6]",
-            "attack.p=[0.5]",
-            "attack.train.max_steps=1",
-            "train.max_steps=1",
-            "attack.train.lora=null",
-            "train.lora=null",
-            "evaluate.max_tokens=2",
-            "evaluate.max_problems=4",
-            "curate.decontaminate=null",
-        ),
+    changes = sources(
+        tmp_path / "rows",
+        f"domains.{task}.train.path={write_rows(tmp_path / 'train.jsonl', rows[:20])}",
+        f"domains.{task}.held_out.path={write_rows(tmp_path / 'test.jsonl', rows[20:30])}",
+        f'attack.tasks=["{task}"]',
+        "attack.n=[6]",
+        "attack.p=[0.5]",
+        "attack.train.max_steps=1",
+        "attack.train.lora=null",
+        "evaluate.max_tokens=2",
+        "evaluate.max_problems=4",
     )
-    metrics = run(recipe.resolved(), tmp_path / "run")
-    (result,) = metrics["attacks"]
+    told = [part for each in changes for part in ("--set", each)]
+    assert main(["validate", "align-sft", *told]) == 0
+    out = tmp_path / "attacked"
+    assert main(["attack", "align-sft", "--model", "builtin:tiny", "--out", str(out), *told]) == 0
+    (result,) = json.loads((out / "attacks.json").read_text())["attacks"]
     assert result["attack"]["task"] == task
     assert result["steps"]["1"][task]["n"] == 4
     assert result["training"]["rows"]["rows"] == 6

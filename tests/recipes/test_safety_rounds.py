@@ -113,6 +113,16 @@ def test_validation_says_nothing_against_a_good_one(model: Path, tmp_path: Path)
     assert validate(load_any(looped(model, attack=str(attack(tmp_path))))) == []
 
 
+def test_an_engine_that_replays_cannot_be_attacked(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "said.jsonl").write_text("")
+    engine = {"name": "replay", "options": {"path": str(tmp_path / "said.jsonl")}}
+    recipe = load_any(looped(model, attack=str(attack(tmp_path)), engine=engine))
+    found = [each for each in validate(recipe) if each.level == "error"]
+    assert [(each.where, each.fix) for each in found] == [
+        ("engine.name", "use vllm or transformers, or leave `attack` out")
+    ]
+
+
 def test_a_run_that_trains_nothing_has_nothing_to_attack(model: Path) -> None:
     with pytest.raises(RecipeError, match=r"attack: set, and train\.method 'none' makes no model"):
         load_any(looped(model, attack="safety-demo", train={"method": "none"}))
