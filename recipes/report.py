@@ -17,6 +17,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LEVELS = 10
 """Levels of difficulty that are shown; where problems have more, they are in metrics.json alone."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+PERPLEXITY = "perplexity"
 
 
 def show_text(text: Any, width: int = 72) -> str:
@@ -159,10 +160,14 @@ def _difficulty_lines(details: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _cell(score: Mapping[str, float] | None, with_interval: bool) -> str:
     if score is None:
         return "-"
-    value = f"{100 * score['value']:.1f}"
-    if not with_interval:
-        return value
-    return f"{value} [{100 * score['low']:.1f}, {100 * score['high']:.1f}]"
+    return score_text(score) if with_interval else f"{100 * score['value']:.1f}"
+
+
+def score_text(score: Mapping[str, float], metric: str = "") -> str:
+    """A score with its interval: in percent, but for a perplexity, which is no share."""
+    factor = 1.0 if metric == PERPLEXITY else 100.0
+    value, low, high = (f"{factor * score[key]:.1f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _entries(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any], bool | None]]:

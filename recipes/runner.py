@@ -373,6 +373,10 @@ def train_stage(recipe: AnyRecipe, data: str | None, out: str) -> Path:
         from recipes.embedding.single_stage import train_alone as tune_alone
 
         return tune_alone(recipe, data, Path(out), Progress())
+    if isinstance(recipe, SafetyRecipe):
+        from recipes.safety.single_stage import train_alone as align_alone
+
+        return align_alone(recipe, data, Path(out), Progress(), workers_of(recipe))
     from recipes.single_stage import train_alone
 
     return train_alone(language_model(recipe), data, Path(out), Progress())
@@ -396,6 +400,10 @@ def evaluate_stage(recipe: AnyRecipe, model: str, out: str) -> dict[str, Any]:
         from recipes.embedding.single_stage import evaluate_alone as measure_alone
 
         scores = measure_alone(recipe, model, Path(out), Progress(), workers_of(recipe))
+    elif isinstance(recipe, SafetyRecipe):
+        from recipes.safety.single_stage import evaluate_alone as ask_alone
+
+        scores = ask_alone(recipe, model, Path(out), Progress(), workers_of(recipe))
     else:
         from recipes.single_stage import evaluate_alone
 

@@ -82,11 +82,10 @@ def language_model(recipe: AnyRecipe) -> Recipe:
     """The recipe, if it trains or measures a language model. Raises InputError."""
     if isinstance(recipe, Recipe):
         return recipe
-    what, fix = "language model", "`synth run`, `preview` and `validate` take it"
     if isinstance(recipe, SafetyRecipe):
-        raise InputError(
-            "kind", "'safety' has no such stage alone", "`synth run` aligns, `synth attack` attacks"
-        )
+        seen = "'safety', where one training or one set of held-out problems is meant"
+        raise InputError("kind", seen, "use a recipe of kind self_training or sft")
+    what, fix = "language model", "`synth run`, `preview` and `validate` take it"
     if not isinstance(recipe, EmbeddingRecipe):
         what, fix = "model", f"{fix}; train on what `synth export` makes of its run"
     raise InputError("kind", f"'{recipe.kind}' trains and measures no {what}", fix)

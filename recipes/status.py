@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.regenerated import found_in, regenerated_text
+from recipes.report import score_text
 from synth.records.errors import InputError, WorkError
 from synth.store import RunFolder, read_json
 
@@ -172,8 +173,7 @@ def _scores(scores: dict[str, Any]) -> str:
         name = "pass@1" if "pass@1" in metrics else next(iter(metrics))
         value = metrics[name]
         if isinstance(value, dict):
-            interval = f"[{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
-            parts.append(f"{domain} {name} {100 * value['value']:.1f} {interval}")
+            parts.append(f"{domain} {name} {score_text(value, name)}")
     return ", ".join(parts)
 
 

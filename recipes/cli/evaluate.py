@@ -18,12 +18,12 @@ def add_parser(subparsers: Subparsers[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     recipe = load_any(args)
     from recipes import runner
+    from recipes.report import score_text
 
     result = runner.evaluate_stage(recipe, args.model, args.out)
     for domain, scores in result["scores"].items():
         for metric, value in scores.items():
             if isinstance(value, dict) and "low" in value:
-                interval = f"[{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
-                print(f"{domain}  {metric}  {100 * value['value']:.1f} {interval}  n {scores.get('n')}")
+                print(f"{domain}  {metric}  {score_text(value, metric)}  n {scores.get('n')}")
     print(args.out)
     return 0

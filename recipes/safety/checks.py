@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from recipes.checks import Problem, check_names, check_regex, check_source
+from recipes.report import PERPLEXITY
 from recipes.safety.schema import SafetyRecipe
 from recipes.schema import Pick
 from synth.records.errors import did_you_mean
@@ -40,6 +41,9 @@ def _domains(recipe: SafetyRecipe) -> Iterator[Problem]:
     if len(harmful) != 1:
         fix = "give one domain `role: harmful`: alignment rows as train, harmful prompts as held_out"
         yield ("domains",), f"{len(harmful)} domains of role harmful", fix
+    if PERPLEXITY in recipe.domains:
+        seen = "taken: the scores have an entry of that name"
+        yield ("domains", PERPLEXITY), seen, "choose another name"
     for name, domain in recipe.domains.items():
         path = ("domains", name)
         for part in ("train", "held_out"):

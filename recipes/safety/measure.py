@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 from recipes import stats
 from recipes.evaluation import Examination, evaluate, examination
 from recipes.gate import require_judged
+from recipes.report import PERPLEXITY
 from recipes.safety.schema import HARMFUL_SCORE, HARMFUL_SCORE_PLUS, METRICS
 from synth.records.errors import InputError
+from synth.records.ids import content_hash
 from synth.records.jsonl import repair_text, write_json
 from synth.store import read_json, read_parts
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from recipes.safety.schema import SafetyRecipe
 
 Row = dict[str, Any]
-PERPLEXITY = "perplexity"
 MOST_REPEATS = 3
 SCORES = "scores.json"
 
@@ -48,7 +49,8 @@ def measure(
     names = [domain.name for domain in ctx.domains if ctx.recipe.domains[domain.name].role in roles]
     domains = [domain for domain in ctx.domains if domain.name in names]
     whole = examination(ctx.recipe.examined(), ctx.domains, ctx.workers)
-    exam = Examination(domains, whole.options, whole.rng_seed, whole.workers)
+    digest_of_test = content_hash(whole.digest, names)
+    exam = Examination(domains, whole.options, whole.rng_seed, whole.workers, digest_of_test)
     with ctx.progress.stage(title) as bar:
         found = evaluate(exam, lambda: ctx.engine.at(path), folder, digest, bar.update)
     require_judged(found, "pass@1", ctx.recipe.problems.max_bad, folder)
@@ -56,7 +58,7 @@ def measure(
     scores = stats.scores(values, ctx.recipe.evaluate.bootstrap, ctx.recipe.rng_seed)
     if ctx.texts and len(roles) == len(METRICS):
         scores[PERPLEXITY] = _kept_perplexity(ctx, path, digest, folder / "perplexity.json")
-    if not (folder / SCORES).exists():
+    if read_json(folder / SCORES) != scores:
         write_json(folder / SCORES, scores)
     return {"scores": scores, "tokens": found.tokens}
 

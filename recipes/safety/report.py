@@ -8,24 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.report import COLOURS, MARKERS
+from recipes.report import COLOURS, MARKERS, score_text
 from recipes.safety.schema import HARMFUL_SCORE
 from synth.records.jsonl import atomic_write
 
 Row = Mapping[str, Any]
 Lines = Mapping[str, Sequence[Row]]
 """{model: rows of `over_seeds`}."""
-PERPLEXITY = "perplexity"
 PICTURE = "harmful_score.png"
 
 
-def cell(score: Row | None, name: str = "") -> str:
-    """A score in percent (perplexity as it is), with its interval."""
-    if score is None:
-        return "-"
-    factor = 1.0 if name == PERPLEXITY else 100.0
-    value, low, high = (f"{factor * score[key]:.1f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+def _cell(score: Row | None, name: str = "") -> str:
+    return "-" if score is None else score_text(score, name)
 
 
 def scores_table(metrics: Row) -> str:
@@ -36,7 +30,7 @@ def scores_table(metrics: Row) -> str:
     rows = [["", *(label for label, _ in columns)]]
     for domain, scores in columns[0][1].items():
         for name in (name for name, value in scores.items() if isinstance(value, Mapping)):
-            cells = [cell(found.get(domain, {}).get(name), name) for _, found in columns]
+            cells = [_cell(found.get(domain, {}).get(name), name) for _, found in columns]
             rows.append([f"{domain} {name} (n {scores['n']})", *cells])
     return _aligned(rows)
 
@@ -55,8 +49,8 @@ def attack_table(summary: Sequence[Row], harmful: str) -> str:
     steps = _steps(summary[0])
     rows = [["task", "n", "p", "lr", "seeds", *(f"HS @{step}" for step in steps), *(n for _, n in others)]]
     for row, found in zip(summary, last, strict=True):
-        scores = [cell(row["steps"].get(step, {}).get(harmful, {}).get(HARMFUL_SCORE)) for step in steps]
-        told = [cell(found[domain].get(name), name) for domain, name in others]
+        scores = [_cell(row["steps"].get(step, {}).get(harmful, {}).get(HARMFUL_SCORE)) for step in steps]
+        told = [_cell(found[domain].get(name), name) for domain, name in others]
         facts = [row["task"], str(row["n"]), f"{row['p']:g}", f"{row['lr']:g}", str(len(row["rng_seeds"]))]
         rows.append([*facts, *scores, *told])
     return _aligned(rows)

@@ -19,6 +19,7 @@ from recipes.context import Clock, LimitReached
 from recipes.improve import training_facts
 from recipes.progress import Progress
 from recipes.running import running
+from recipes.safety.align import align
 from recipes.safety.attack import attack_all, attacked, over_seeds, tell_left_out
 from recipes.safety.context import Context, prepare
 from recipes.safety.measure import measure
@@ -98,41 +99,16 @@ def _work(ctx: Context, folder: RunFolder) -> None:
 def _aligned(ctx: Context, folder: RunFolder) -> tuple[str, Row, float]:
     """Align the base; returns the aligned model's hash, facts about the training, and the seconds that the call took
     which ended it."""
-    import trainers
-
-    place, recipe = folder.round(0), ctx.recipe
+    place = folder.round(0)
     done = read_json(place / "training" / "manifest.json")
-    if done is not None:
-        return done["model"], done["training"], done["seconds"]
-    ctx.free_accelerator()
-    lineage = {"base model": recipe.model.path, "recipe": recipe.name, "rows": len(ctx.alignment)}
-    place.mkdir(parents=True, exist_ok=True)
-    with ctx.progress.stage(f"aligning ({recipe.train.method}) on {len(ctx.alignment)} rows") as bar:
-        result = trainers.train(
-            str(ctx.base),
-            _refused(ctx.alignment) if recipe.train.method == "sft" else ctx.alignment,
-            str(place / "model"),
-            recipe.align_options(),
-            recipe.rng_seed,
-            method=recipe.train.method,
-            lineage=lineage,
-            on_step=lambda entry: bar.update(entry["step"], entry["steps"]),
-            log=log.info,
-            hub={"trust_remote_code": recipe.model.trust_remote_code},
-        )
-    digest, training = model_hash(place / "model"), training_facts(result)
-    seconds = round(result.seconds, 3)
-    (place / "training").mkdir(exist_ok=True)
-    write_json(
-        place / "training" / "manifest.json", {"model": digest, "training": training, "seconds": seconds}
-    )
-    return digest, training, seconds
-
-
-def _refused(rows: list[Row]) -> list[Row]:
-    """Alignment rows as ordinary ones, whose answer is the refusal."""
-    answered = [{**row, "completion": row.get("refusal", row.get("completion"))} for row in rows]
-    return [row for row in answered if row["completion"] is not None]
+    if done is None:
+        place.mkdir(parents=True, exist_ok=True)
+        result = align(ctx, place / "model")
+        facts, seconds = training_facts(result), round(result.seconds, 3)
+        done = {"model": model_hash(place / "model"), "training": facts, "seconds": seconds}
+        (place / "training").mkdir(exist_ok=True)
+        write_json(place / "training" / "manifest.json", done)
+    return done["model"], done["training"], done["seconds"]
 
 
 def _tell(progress: Progress, harmful: str, out: Path, compared: dict[str, Row]) -> None:

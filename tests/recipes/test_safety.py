@@ -409,6 +409,34 @@ def test_compared_folders_must_hold_attacks(
     assert not (tmp_path / "out").exists()
 
 
+# ---- Single stages -----------------------------------------------------------------------------------------------
+
+
+def test_train_and_evaluate_alone_do_what_the_run_does(
+    done: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    texts = write_rows(tmp_path / "texts.jsonl", [{"text": "the red lamp was grim ."}])
+    # The rows of attacks are not asked for.
+    recipe.write_text(to_yaml(tree(model, **{"attack.harmful": "none.jsonl"})))
+    assert main(["train", str(recipe), "--out", str(tmp_path / "aligned")]) == 0
+    assert model_hash(tmp_path / "aligned") == model_hash(done / "round-00" / "model")
+    told = ["evaluate", str(recipe), "--model", str(tmp_path / "aligned"), "--out", str(tmp_path / "s.json")]
+    assert main(told) == 0
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert found["scores"] == metrics(done)["model"]
+    assert found["model_hash"] == metrics(done)["model_hash"]
+    capsys.readouterr()
+    # Another test is refused; perplexity is no share, and not told as one.
+    assert main([*told, "--set", "evaluate.max_problems=2"]) == 2
+    assert "another test" in capsys.readouterr().err
+    assert main([*told, "--set", f"evaluate.perplexity={texts}"]) == 0
+    value = json.loads((tmp_path / "s.json").read_text())["scores"]["perplexity"]["perplexity"]["value"]
+    assert f"perplexity  perplexity  {value:.1f} [" in capsys.readouterr().out
+    assert main(["train", str(recipe), "--data", str(texts), "--out", str(tmp_path / "other")]) == 2
+    assert "domains.NAME.train" in capsys.readouterr().err
+
+
 # ---- Refusals ----------------------------------------------------------------------------------------------------
 
 WRONG = [
@@ -427,6 +455,16 @@ WRONG = [
     ({"attack.train.method": "booster"}, "attack.train.method", "lisa"),
     ({"train.lamm": 1}, "train.lamm", "unknown key"),
     ({"model": "scratch"}, "model.path", "nothing to align"),
+    (
+        {"attack.train.max_steps": None, "attack.train.epochs": 1, "attack.n": [4, 8]},
+        "attack.at",
+        "step 2 of 1",
+    ),
+    (
+        {"domains.perplexity": {"role": "utility", "held_out": "a.jsonl", "verifier": "words"}},
+        "domains.perplexity",
+        "taken",
+    ),
 ]
 
 
