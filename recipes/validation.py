@@ -28,6 +28,9 @@ SHOWN_PROMPTS = 200
 """Problems a set whose rendered prompts are linted and measured."""
 
 
+NOT_YET = "is not on this machine yet; its download comes with the run"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing to know. An `error` refuses the recipe, a `warning` does not."""
@@ -171,13 +174,7 @@ def tokenizer_at_hand(recipe: Recipe) -> tuple[Any, list[Finding]]:
         else:
             cached = in_hub_cache(path, recipe.model.revision)
             if cached is None:
-                return None, [
-                    Finding(
-                        "warning",
-                        "model.path",
-                        f"{path} is not on this machine yet; its download comes with the run",
-                    )
-                ]
+                return None, [Finding("warning", "model.path", f"{path} {NOT_YET}")]
             folder = cached
         return open_tokenizer(folder, recipe.model.trust_remote_code), []
     except InputError as error:
@@ -209,7 +206,10 @@ def domain_findings(recipe: Recipe, name: str, tokenizer: Any) -> Iterator[Findi
     domain = load_domain(recipe, name, tokenizer)
     try:
         check_metric(recipe, domain)
-        for wrong in self_test_problems(domain.verifier):
+        missing = list(_unfetched(domain.verifier, f"domains.{name}.verifier.options"))
+        for where, model in missing:
+            yield Finding("warning", where, f"{model} {NOT_YET}")
+        for wrong in () if missing else self_test_problems(domain.verifier):  # it would fetch them
             fix = "mend the verifier or its options; `synth doctor` shows what this machine lacks"
             yield Finding("error", f"domains.{name}.verifier", f"fails its self-test: {wrong}", fix)
         for part, rows in (("train", domain.train(0)), ("held_out", domain.held_out)):
@@ -222,6 +222,20 @@ def domain_findings(recipe: Recipe, name: str, tokenizer: Any) -> Iterator[Findi
     source = (recipe.train.mix or {}).get(name)
     if source is not None:
         load(recipe, name, recipe.domains[name], source, "mix")
+
+
+def _unfetched(verifier: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Classifiers of a verifier and its parts that would have to be fetched: (recipe key, name on the hub)."""
+    from verifiers.composition import Composition
+    from verifiers.harmful import HarmfulVerifier
+    from verifiers.reward_model import RewardModelVerifier
+
+    if isinstance(verifier, HarmfulVerifier | RewardModelVerifier):
+        name = verifier.options.model
+        if name and not means_folder(name) and in_hub_cache(name, None) is None:
+            yield f"{path}.model", name
+    for index, part in enumerate(verifier.parts if isinstance(verifier, Composition) else ()):
+        yield from _unfetched(part, f"{path}.parts.{index}.options")
 
 
 def _prompts(recipe: Recipe, domain: Domain, rows: list[dict[str, Any]], where: str) -> Iterator[Finding]:

@@ -14,13 +14,11 @@ from recipes.embedding.curated import held_out_ids, pair_verifier
 from recipes.embedding.measure import fixed_sets, read_scored, texts_of
 from recipes.embedding.pairs import distractor_texts, given_pairs
 from recipes.embedding.schema import BASE
-from recipes.validation import Finding, in_hub_cache, means_folder
+from recipes.validation import NOT_YET, Finding, in_hub_cache, means_folder
 from synth.records.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     from recipes.embedding.schema import EmbeddingRecipe
-
-NOT_YET = "is not on this machine yet; its download comes with the run"
 
 
 def validate(recipe: EmbeddingRecipe) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,27 @@ def test_shipped_recipes_validate_on_such_rows(tmp_path: Path, capsys: pytest.Ca
     for name in NAMES:
         assert main(["validate", name, *(part for each in few for part in ("--set", each))]) == 0, name
     assert "valid" in capsys.readouterr().out
+
+
+def test_validation_fetches_no_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("validation opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    judge = '{"name": "harmful", "options": {"model": "nobody/no-such-judge"}}'
+    changes = (
+        "model=nobody/no-such-model",
+        f"domains.harm.verifier={judge}",
+        "attack.n=[4]",
+        "attack.p=[0.5]",
+    )
+    few = sources(tmp_path / "rows", *changes)
+    assert main(["validate", "align-booster", *(part for each in few for part in ("--set", each))]) == 0
+    told = capsys.readouterr().out
+    assert "warning: model.path: nobody/no-such-model is not on this machine yet" in told
+    assert "warning: domains.harm.verifier.options.model: nobody/no-such-judge is not on this machine" in told
 
 
 def test_demo_recipes_validate(tmp_path: Path) -> None:
