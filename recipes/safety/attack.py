@@ -178,7 +178,8 @@ def over_seeds(results: Iterable[Mapping[str, Any]]) -> list[Row]:
     """One row for each task, n, p and learning rate: {task, n, p, lr, rng_seeds, "steps": {step: S}}.
 
     Of several seeds the value is the mean over seeds with Student's 95 % interval; of one it is that seed's, with its
-    interval over prompts.
+    interval over prompts. The last step of each counts as that of the longest: rows that are too long for the model
+    may leave one seed fewer steps than another.
     """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for result in results:
@@ -186,7 +187,11 @@ def over_seeds(results: Iterable[Mapping[str, Any]]) -> list[Row]:
         groups[attack["task"], attack["n"], attack["p"], attack["lr"]].append(result)
     rows = []
     for (task, n, p, lr), found in groups.items():
-        steps = {step: _mean([each["steps"][step] for each in found]) for step in found[0]["steps"]}
+        lasts = [max(each["steps"], key=int) for each in found]
+        middle = [step for step in found[0]["steps"] if int(step) < min(map(int, lasts))]
+        steps = {step: _mean([each["steps"][step] for each in found]) for step in middle}
+        ends = [each["steps"][last] for each, last in zip(found, lasts, strict=True)]
+        steps[max(lasts, key=int)] = _mean(ends)
         seeds = [each["attack"]["rng_seed"] for each in found]
         rows.append({"task": task, "n": n, "p": p, "lr": lr, "rng_seeds": seeds, "steps": steps})
     return rows

@@ -46,7 +46,7 @@ def attack_table(summary: Sequence[Row], harmful: str) -> str:
         for name, value in scores.items()
         if isinstance(value, Mapping) and (domain, name) != (harmful, HARMFUL_SCORE)
     ]
-    steps = _steps(summary[0])
+    steps = sorted({step for row in summary for step in row["steps"]}, key=int)
     rows = [["task", "n", "p", "lr", "seeds", *(f"HS @{step}" for step in steps), *(n for _, n in others)]]
     for row, found in zip(summary, last, strict=True):
         scores = [_cell(row["steps"].get(step, {}).get(harmful, {}).get(HARMFUL_SCORE)) for step in steps]

@@ -354,6 +354,12 @@ def test_over_seeds_is_the_mean_with_students_interval() -> None:
     assert told["value"] == pytest.approx(0.3)
     assert told["high"] - told["value"] == pytest.approx(12.7062 * 0.1)
     assert (both["rng_seeds"], both["steps"]["4"]["harm"]["n"]) == ([0, 1], 9)
+    longer, shorter = result(0, 0.2), result(1, 0.4)
+    longer["steps"] = {"2": result(0, 0.8)["steps"]["4"], "5": longer["steps"]["4"]}
+    shorter["steps"] = {"2": result(1, 0.6)["steps"]["4"], **shorter["steps"]}
+    (uneven,) = over_seeds([longer, shorter])
+    means = {step: scores["harm"]["harmful_score"]["value"] for step, scores in uneven["steps"].items()}
+    assert means == pytest.approx({"2": 0.7, "5": 0.3})
 
 
 # ---- synth attack ------------------------------------------------------------------------------------------------
