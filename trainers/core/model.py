@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from synth.records.errors import InputError
 from synth.records.ids import content_hash, model_hash
 from synth.records.jsonl import sync_folder, sync_tree
-from trainers.core.adapter import check_same, take_up
+from trainers.core.adapter import adapter_files, check_same, take_up
 from trainers.options import LoraOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -251,7 +251,8 @@ def write_snapshot(model: Any, out: Path, source: str) -> None:
     copy, which takes its memory once more.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_model(out, merged(deepcopy(model)), None, stored_dtype(open_config(source)), {}, source)
+    dtype, files = stored_dtype(open_config(source)), adapter_files(model)
+    write_model(out, merged(deepcopy(model)), None, dtype, files, source)
 
 
 def publish(temporary: Path, out: Path) -> None:
