@@ -220,10 +220,16 @@ def test_train_options_reach_trainer_and_encoder_unchanged(fakes: Fakes, tmp_pat
     (call,) = fakes.trained
     assert call.options == fakes.opened[0].options == load_any(made).train_options()
     for field in fields(call.options):
-        assert getattr(call.options, field.name) != field.default, field.name
+        # `dropout: false` goes with neither checkpointing nor an adapter's own.
+        assert getattr(call.options, field.name) != field.default or field.name == "dropout", field.name
         if field.name in changed and field.name not in ("lora", "early_stopping"):
             assert getattr(call.options, field.name) == changed[field.name]
     assert set(changed) - {field.name for field in fields(call.options)} == {"validation_share"}
+
+
+def test_train_dropout_reaches_the_trainer(fakes: Fakes, tmp_path: Path) -> None:
+    run(fakes.tree(**{"train.dropout": False}), tmp_path / "run")
+    assert fakes.trained[0].options.dropout is False
 
 
 def test_early_stopping_takes_more_of_a_metric_for_better(fakes: Fakes, tmp_path: Path) -> None:
