@@ -55,8 +55,8 @@ class Options:
     max_words: int = 1000
     """Most words of the positive."""
     hide_names: bool = False
-    """Let the function of `docstring_function` be called `f` wherever it says its name: names repeat what
-    their docstrings say, so that words alone would match them."""
+    """Let the function of `docstring_function` be called `f`, in its definition and where it refers to itself: names
+    repeat what their docstrings say, so that words alone would match them."""
 
     def __post_init__(self) -> None:
         if self.kind not in INSTRUCTIONS:
@@ -97,11 +97,12 @@ def _mined(options: Options, corpus: list[Item]) -> Iterator[Sifted]:
         other = {key: value for key, value in item.content.items() if key not in columns}
         try:
             found = list(_FIND[options.kind](item))
+            if options.hide_names:
+                found = [(query, nameless(text, more["function"]), more) for query, text, more in found]
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             yield Sifted(Item(item.id, other), "unreadable", f"{type(error).__name__}: {error}")
             continue
-        for query, written, more in found:
-            positive = _nameless(written, more["function"]) if options.hide_names else written
+        for query, positive, more in found:
             content = {"query": query, "positive": positive, "negatives": [], "instruction": instruction}
             content |= {"kind": options.kind, **other, **more}
             pair = Item(content_hash("pair", item.id, query, positive), content, (item.id,))
@@ -164,9 +165,30 @@ def _without_docstring(lines: list[str], node: Function) -> str:
     return "\n".join(kept).strip()
 
 
-def _nameless(function: str, name: str) -> str:
-    """The function with its name, and calls of itself, reading `f`."""
-    return re.sub(rf"\b{re.escape(name)}\b", "f", function)
+def nameless(function: str, name: str) -> str:
+    """The function called `f` where it is defined, by its plain name, and as a method of `self`, `cls` or `super()`."""
+    lines = [line.encode() for line in function.split("\n")]
+    old, spans = name.encode(), []
+    defined = False
+    for node in ast.walk(ast.parse(function)):
+        if isinstance(node, Function) and node.name == name and not defined:
+            defined, at = True, node.lineno - 1
+            found = re.compile(rb"\bdef\s+").search(lines[at], node.col_offset)
+            spans += [(at, found.end())] if found else []
+        elif isinstance(node, ast.Name) and node.id == name:
+            spans.append((node.lineno - 1, node.col_offset))
+        elif isinstance(node, ast.Attribute) and node.attr == name and _itself(node.value):
+            spans.append(((node.end_lineno or node.lineno) - 1, (node.end_col_offset or 0) - len(old)))
+    for line, begin in sorted(spans, reverse=True):
+        lines[line] = lines[line][:begin] + b"f" + lines[line][begin + len(old) :]
+    return b"\n".join(lines).decode()
+
+
+def _itself(owner: ast.expr) -> bool:
+    """Whether an expression is the function's own object: self, cls or super()."""
+    if isinstance(owner, ast.Call):
+        return isinstance(owner.func, ast.Name) and owner.func.id == "super"
+    return isinstance(owner, ast.Name) and owner.id in ("self", "cls")
 
 
 def _inside_strings(node: Function) -> set[int]:
