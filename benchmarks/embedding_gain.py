@@ -39,7 +39,6 @@ HELD_OUT = 400
 """Pairs that are searched."""
 LARGEST = 120
 """Modules with more functions are always tuned on: a few of them would be the whole test."""
-LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 DOMAIN = "domains.functions"
 PROMPT = "Given a description of what a function does, retrieve the Python function that does it."
 # What takes an ingredient out of the recipe, and what puts it in.
@@ -119,7 +118,7 @@ class Experiment:
     def recipe(self, changes: tuple[str, ...] = ()) -> Any:
         """The shipped recipe on this division, the ingredients named in `changes` taken out."""
         shipped = load_any("embed-code-search", [f"model={self.args.model}"])
-        functions = shipped.resolved()["domains"]["modules"]
+        functions = shipped.resolved()["domains"]["functions"]
         domain = {
             "train": {"path": str(self.folder / "tuning.jsonl")},
             "held_out": {"path": str(self.folder / "held_out.jsonl")},

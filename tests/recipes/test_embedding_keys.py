@@ -51,6 +51,7 @@ TESTED = {
     "model.": "test_trust_remote_code_and_revision",
     "writer.": _NESTED,
     "domains.*.train.": _SOURCE,
+    "domains.*.train.exclude": _NESTED,
     "domains.*.held_out.": _SOURCE,
     "domains.*.held_out.beir": "test_a_folder_in_beirs_layout_is_measured_on",
     "domains.*.held_out.share": _SPLIT,
@@ -475,7 +476,7 @@ def test_generators_and_writer_become_a_recipe_of_their_own(fakes: Fakes, tmp_pa
         "chat": False,
     }  # fmt: skip
     domain = {
-        "train": str(write_rows(tmp_path / "documents.jsonl", [{"body": "text", "head": "x"}])),
+        "train": {"path": str(tmp_path / "*.md"), "exclude": ["old"]},
         "columns": {"text": "body", "title": "head", "query": "ignored"},
         "generator": {"name": "document_queries", "options": {"queries": 2}},
         "held_out": {"share": 0.5},
@@ -494,6 +495,8 @@ def test_generators_and_writer_become_a_recipe_of_their_own(fakes: Fakes, tmp_pa
     assert nested.sampling.model_dump() == writer["sampling"]
     assert nested.parse.model_dump() == writer["parse"]
     told = nested.domains["it"]
+    assert told.train is not None
+    assert (told.train.path, told.train.exclude) == (domain["train"]["path"], ["old"])
     assert (told.chat, told.system, told.generator.options["queries"]) == (False, None, 2)
     assert set(told.columns) == {"text", "title"}
     assert (nested.rng_seed, nested.limits.hours, nested.problems.max_bad, nested.workers) == (4, 3, 0.3, 2)
