@@ -68,7 +68,9 @@ def test_embed_code_search(fakes: Fakes, tmp_path: Path) -> None:
 
 
 def test_the_standard_library_is_at_hand() -> None:
-    nested = writing_recipe(load_any("embed-code-search"))
+    recipe = load_any("embed-code-search")
+    assert isinstance(recipe, EmbeddingRecipe)
+    nested = writing_recipe(recipe)
     assert nested is not None
     folder = Path(sysconfig.get_path("stdlib"))
     files = {Path(item["path"]).relative_to(folder) for item in input_items(nested, "functions", ("text",))}
