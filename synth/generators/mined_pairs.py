@@ -1,6 +1,7 @@
 """Embedding pairs that a corpus holds already: nothing is written, so no model is asked.
 
 Kinds: `docstring_function` (Python files: the docstring's first paragraph, and the function without it),
+`name_function` (Python files: the words of a function's name, and the function without name and docstring),
 `heading_section` (Markdown: the `#` headings that lead to a section, and its text), `question_answer` and `title_body`
 (two columns). Pairs whose sides are too short, too long or the same, and further pairs of one query, are left out.
 """
@@ -24,17 +25,21 @@ from synth.records.ids import content_hash
 Pair = tuple[str, str, dict[str, Any]]
 INSTRUCTIONS = {
     "docstring_function": "Given a description of what a function does, retrieve the Python function that does it.",
+    "name_function": "Given the name of a function, retrieve the Python function that bears it.",
     "heading_section": "Given the headings of a section, retrieve the text of the section.",
     "question_answer": "Given a question, retrieve the text that answers it.",
     "title_body": "Given the title of a text, retrieve the text.",
 }
 COLUMNS = {
     "docstring_function": ("text",),
+    "name_function": ("text",),
     "heading_section": ("text",),
     "question_answer": ("question", "answer"),
     "title_body": ("title", "body"),
 }
 _HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t#]*$")
+# Between the words of get_file, getFile and HTTPError.
+_BETWEEN = re.compile(r"_+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 
 
@@ -45,7 +50,7 @@ class Options:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     kind: str = "question_answer"
-    """docstring_function, heading_section, question_answer or title_body."""
+    """docstring_function, name_function, heading_section, question_answer or title_body."""
     instruction: str | None = None
     """What the query asks for; null: a sentence that fits the kind; empty: nothing."""
     count: int | None = None
@@ -129,17 +134,36 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 def _functions(item: Item) -> Iterator[Pair]:
     """Functions that have a docstring and something else to do."""
+    for lines, node in _definitions(item):
+        docstring = ast.get_docstring(node)
+        if docstring and len(node.body) > 1 and _stands_alone(lines, node.body[0]):
+            query = " ".join(re.split(r"\n\s*\n", docstring.strip())[0].split())
+            yield query, _without_docstring(lines, node), {"function": node.name}
+
+
+def _named(item: Item) -> Iterator[Pair]:
+    """Functions whose names say what they do: special methods are all called the same."""
+    for lines, node in _definitions(item):
+        if node.name.startswith("__"):
+            continue
+        if ast.get_docstring(node) is None:
+            written = _lines(lines, node)
+        elif len(node.body) > 1 and _stands_alone(lines, node.body[0]):
+            written = _without_docstring(lines, node)
+        else:
+            continue
+        query = _BETWEEN.sub(" ", node.name).strip().lower()
+        yield query, nameless(written, node.name), {"function": node.name}
+
+
+def _definitions(item: Item) -> Iterator[tuple[list[str], Function]]:
+    """The functions of a source file, each with the file's lines."""
     source = re.sub(r"\r\n?", "\n", item["text"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd escapes in strings are the file's business
         tree = ast.parse(source)
     lines = source.split("\n")  # as the parser counts them: a form feed or U+2028 ends none
-    for node in ast.walk(tree):
-        if isinstance(node, Function):
-            docstring = ast.get_docstring(node)
-            if docstring and len(node.body) > 1 and _stands_alone(lines, node.body[0]):
-                query = " ".join(re.split(r"\n\s*\n", docstring.strip())[0].split())
-                yield query, _without_docstring(lines, node), {"function": node.name}
+    yield from ((lines, node) for node in ast.walk(tree) if isinstance(node, Function))
 
 
 def _stands_alone(lines: list[str], stated: ast.stmt) -> bool:
@@ -151,10 +175,13 @@ def _stands_alone(lines: list[str], stated: ast.stmt) -> bool:
 
 
 def _without_docstring(lines: list[str], node: Function) -> str:
-    """The function's lines, decorators included, its docstring cut out, shifted to the left margin."""
-    begin = min([node.lineno, *(each.lineno for each in node.decorator_list)])
     stated = node.body[0]
-    cut = range(stated.lineno, (stated.end_lineno or stated.lineno) + 1)
+    return _lines(lines, node, range(stated.lineno, (stated.end_lineno or stated.lineno) + 1))
+
+
+def _lines(lines: list[str], node: Function, cut: range = range(0)) -> str:
+    """The function's lines but for those of `cut`, decorators included, shifted to the left margin."""
+    begin = min([node.lineno, *(each.lineno for each in node.decorator_list)])
     quoted = _inside_strings(node)
     margin = len(lines[begin - 1]) - len(lines[begin - 1].lstrip())
     kept = []
@@ -228,6 +255,7 @@ def _two_columns(query: str, positive: str) -> Callable[[Item], Iterator[Pair]]:
 
 _FIND: dict[str, Callable[[Item], Iterator[Pair]]] = {
     "docstring_function": _functions,
+    "name_function": _named,
     "heading_section": _sections,
     "question_answer": _two_columns(*COLUMNS["question_answer"]),
     "title_body": _two_columns(*COLUMNS["title_body"]),
