@@ -57,14 +57,18 @@ def sources(folder: Path) -> str:
 
 
 def test_embed_code_search(fakes: Fakes, tmp_path: Path) -> None:
-    places = (f"domains.functions.train={sources(tmp_path / 'a')}",)
+    path = sources(tmp_path / "sources")
+    places = (f"domains.functions.train={path}", f"domains.names.train={path}")
     (metrics,) = ran("embed-code-search", fakes, tmp_path / "run", *places)
     assert metrics["base"]["functions"]["n"] == 3  # whole modules of three functions
+    assert set(metrics["base"]) == {"functions"}
     rows = dataset(tmp_path / "run", decision=None)
     assert not any("do_" in row["positive"] or '"""' in row["positive"] for row in rows)
     assert {row["instruction"] for row in rows} == {""}
     held = {row["query"] for row in rows if row["decision"] == "held_out"}
-    assert not held & {row["query"] for row in fakes.trained[0].rows}
+    trained = {row["query"] for row in fakes.trained[0].rows}
+    assert not held & trained
+    assert {"do cost", "do age", "do weight"} & trained
 
 
 def test_the_standard_library_is_at_hand() -> None:
