@@ -4,10 +4,9 @@
 
 For every rng_seed the standard library's modules are divided anew: 400 functions of some of them (docstring to
 function, name and docstring removed) are what is searched, and the other modules' functions are tuned on, found by
-docstring or by name. Each arm is
-one run: the recipe as shipped, the recipe with one ingredient taken out (or put in, where it ships without), `plain`
-with none of them. Besides, every model ranks HumanEval's solutions by their problem's text (transfer) and STS-B's
-sentence pairs (what tuning must not cost). --data holds `humaneval/` and `stsb/`.
+docstring or by name. Each arm is one run: the recipe as shipped, the recipe with one ingredient taken out (or put in,
+where it ships without), `plain` with none of them. Besides, every model ranks HumanEval's solutions by their problem's
+text (transfer) and STS-B's sentence pairs (what tuning must not cost). --data holds `humaneval/` and `stsb/`.
 
 Everything lies in --out; a second call goes on where the first was stopped. Prints a Markdown table and writes it with
 all numbers to --out/gain.json. Intervals of means over rng_seeds are Student's t.

@@ -80,8 +80,8 @@ class ContrastiveOptions:
     save_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the exported weights; auto is the one the start model is stored in."""
     dropout: bool = True
-    """Train with the dropout that the model's configuration asks for. Drawing its random numbers costs a CPU about a
-    third of a step, and the batch's other texts keep a short tuning from memorising."""
+    """Train with the dropout that the model's configuration asks for. Drawing its random numbers takes a CPU much of
+    a step (benchmarks/contrastive_speed.py, `undropped`)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     early_stopping: EarlyStopping | None = None

@@ -249,7 +249,9 @@ def _siblings(rows: Iterable[Row], held: Iterable[Row]) -> list[Row]:
     documents.pop(None, None)
     dropped = []
     for row in rows:
-        other = documents.get(document_of(row)) if row["group"] is None else None
+        if row["group"] is not None or row.get("status", "pass") != "pass":
+            continue  # what failed is lost for that reason
+        other = documents.get(document_of(row))
         if other is not None and other["domain"] != row["domain"]:
             told = {
                 "decision": "rejected",

@@ -61,7 +61,7 @@ class Options:
     """Most words of the positive."""
     hide_names: bool = False
     """Let the function of `docstring_function` be called `f`, in its definition and where it refers to itself: names
-    repeat what their docstrings say, so that words alone would match them."""
+    repeat what their docstrings say, so that words alone would match them. That of `name_function` always is."""
 
     def __post_init__(self) -> None:
         if self.kind not in INSTRUCTIONS:
@@ -70,7 +70,7 @@ class Options:
         at_least(self, self.min_words, "max_words")
         if self.count is not None:
             at_least(self, 1, "count")
-        if self.hide_names and self.kind != "docstring_function":
+        if self.hide_names and not self.kind.endswith("_function"):
             raise ValueError(
                 f"hide_names: seen true with kind {self.kind}; only functions have names to hide"
             )
@@ -102,7 +102,7 @@ def _mined(options: Options, corpus: list[Item]) -> Iterator[Sifted]:
         other = {key: value for key, value in item.content.items() if key not in columns}
         try:
             found = list(_FIND[options.kind](item))
-            if options.hide_names:
+            if options.hide_names or options.kind == "name_function":
                 found = [(query, nameless(text, more["function"]), more) for query, text, more in found]
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             yield Sifted(Item(item.id, other), "unreadable", f"{type(error).__name__}: {error}")
@@ -152,8 +152,7 @@ def _named(item: Item) -> Iterator[Pair]:
             written = _without_docstring(lines, node)
         else:
             continue
-        query = _BETWEEN.sub(" ", node.name).strip().lower()
-        yield query, nameless(written, node.name), {"function": node.name}
+        yield _BETWEEN.sub(" ", node.name).strip().lower(), written, {"function": node.name}
 
 
 def _definitions(item: Item) -> Iterator[tuple[list[str], Function]]:
