@@ -3,10 +3,10 @@
     python benchmarks/embedding_gain.py --out runs/embedding-gain --model FOLDER --data FOLDER [--arms shipped plain]
 
 For every rng_seed the standard library's modules are divided anew: 400 functions of some of them (docstring to
-function, name and docstring removed) are what is searched, and the other modules' functions are tuned on. Each arm is
-one run: the recipe as shipped, the recipe with one ingredient taken out (or put in, where it ships without), `plain`
-with none of them. Besides, every model ranks HumanEval's solutions by their problem's text (transfer) and STS-B's
-sentence pairs (what tuning must not cost). --data holds `humaneval/` and `stsb/`.
+function, name and docstring removed) are what is searched, and the other modules' functions are tuned on, found by
+docstring or by name. Each arm is one run: the recipe as shipped, the recipe with one ingredient taken out (or put in,
+where it ships without), `plain` with none of them. Besides, every model ranks HumanEval's solutions by their problem's
+text (transfer) and STS-B's sentence pairs (what tuning must not cost). --data holds `humaneval/` and `stsb/`.
 
 Everything lies in --out; a second call goes on where the first was stopped. Prints a Markdown table and writes it with
 all numbers to --out/gain.json. Intervals of means over rng_seeds are Student's t.
@@ -31,6 +31,7 @@ from demo_gain import over_seeds  # type: ignore[reportMissingImports]
 from recipes import run
 from recipes.runner import evaluate_stage
 from recipes.settings import load_any
+from synth.generators.mined_pairs import INSTRUCTIONS
 from synth.records.ids import content_hash, file_hash
 from synth.records.jsonl import write_json, write_jsonl
 from synth.store import RunFolder, read_json, read_parts
@@ -39,15 +40,28 @@ HELD_OUT = 400
 """Pairs that are searched."""
 LARGEST = 120
 """Modules with more functions are always tuned on: a few of them would be the whole test."""
-LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
-DOMAIN = "domains.functions"
-PROMPT = "Given a description of what a function does, retrieve the Python function that does it."
+ASKED, NAMES = "functions", "names"
+"""The recipe's domains: what is searched, and what is only tuned on."""
+DOMAINS = {ASKED: "tuning.jsonl", NAMES: "names.jsonl"}
+PROMPTS = {ASKED: INSTRUCTIONS["docstring_function"], NAMES: INSTRUCTIONS["name_function"]}
+NO_NAMES = "no names"
+NO_NEGATIVES = ("mine.method=none", "train.hard_negatives=0")
+NEGATIVES = (
+    "mine.method=dense", "mine.count=1", "mine.window=[1,50]", "mine.relative_margin=0.05", "train.hard_negatives=1",
+)  # fmt: skip
 # What takes an ingredient out of the recipe, and what puts it in.
 INGREDIENTS = {
-    "negatives": ("train.hard_negatives=0", "train.hard_negatives=1"),
-    "verification": (f"{DOMAIN}.verifier=null", f"{DOMAIN}.verifier=pairs"),
-    "guide": ("train.guide=null", "train.guide=MODEL"),
-    "prompts": (f"{DOMAIN}.instruction=", f"{DOMAIN}.instruction={PROMPT}"),
+    "names": ((NO_NAMES,), ()),
+    "negatives": (NO_NEGATIVES, NEGATIVES),
+    "verification": (
+        tuple(f"domains.{name}.verifier=null" for name in DOMAINS),
+        tuple(f"domains.{name}.verifier=pairs" for name in DOMAINS),
+    ),
+    "guide": (("train.guide=null",), ("train.guide=MODEL",)),
+    "prompts": (
+        tuple(f"domains.{name}.instruction=" for name in DOMAINS),
+        tuple(f"domains.{name}.instruction={prompt}" for name, prompt in PROMPTS.items()),
+    ),
 }
 ARMS = ("shipped", *INGREDIENTS, "plain")
 METRIC = "ndcg@10"
@@ -68,20 +82,21 @@ def mined(out: Path) -> list[dict[str, Any]]:
         if row["decision"] == "kept":
             place = Path(json.loads(row["meta"])["path"]).relative_to(root)
             module = place.parts[0].removesuffix(".py")
-            rows.append({"query": row["query"], "positive": row["positive"], "module": module})
+            rows.append({name: row[name] for name in ("domain", "query", "positive")} | {"module": module})
     return rows
 
 
 def divided(rows: list[dict[str, Any]], rng_seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Pairs to tune on and `HELD_OUT` pairs of other modules, whole modules drawn by a hash."""
     sizes: dict[str, int] = {}
-    for row in rows:
+    asked = [row for row in rows if row["domain"] == ASKED]
+    for row in asked:
         sizes[row["module"]] = sizes.get(row["module"], 0) + 1
     taken: set[str] = set()
     for module in sorted(sizes, key=lambda name: content_hash("split", rng_seed, name)):
         if sizes[module] <= LARGEST and sum(sizes[name] for name in taken) < HELD_OUT:
             taken.add(module)
-    apart = [row for row in rows if row["module"] in taken]
+    apart = [row for row in asked if row["module"] in taken]
     apart.sort(key=lambda row: content_hash("draw", rng_seed, row["query"], row["positive"]))
     return [row for row in rows if row["module"] not in taken], apart[:HELD_OUT]
 
@@ -110,25 +125,33 @@ class Experiment:
         self.folder = args.out / f"rng-seed-{rng_seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
         tuning, held_out = divided(rows, rng_seed)
-        write_jsonl(self.folder / "tuning.jsonl", tuning)
+        for name, file in DOMAINS.items():
+            write_jsonl(self.folder / file, [row for row in tuning if row["domain"] == name])
         write_jsonl(self.folder / "held_out.jsonl", held_out)
         write_jsonl(self.folder / "transfer.jsonl", transfer_rows(args.data))
-        self.pairs = [file_hash(self.folder / name) for name in ("tuning.jsonl", "held_out.jsonl")]
+        self.pairs = [file_hash(self.folder / name) for name in (*DOMAINS.values(), "held_out.jsonl")]
         self.sizes = {"tuning": len(tuning), "held_out": len(held_out)}
 
     def recipe(self, changes: tuple[str, ...] = ()) -> Any:
         """The shipped recipe on this division, the ingredients named in `changes` taken out."""
         shipped = load_any("embed-code-search", [f"model={self.args.model}"])
-        functions = shipped.resolved()["domains"]["modules"]
-        domain = {
-            "train": {"path": str(self.folder / "tuning.jsonl")},
-            "held_out": {"path": str(self.folder / "held_out.jsonl")},
-            **{key: functions[key] for key in ("verifier", "instruction")},
+        domains: dict[str, Any] = {
+            name: {
+                "train": {"path": str(self.folder / file)},
+                **{key: shipped.resolved()["domains"][name][key] for key in ("verifier", "instruction")},
+            }
+            for name, file in DOMAINS.items()
         }
+        domains[ASKED]["held_out"] = {"path": str(self.folder / "held_out.jsonl")}
+        if NO_NAMES in changes:
+            del domains[NAMES]
+            changes = tuple(
+                each for each in changes if each != NO_NAMES and not each.startswith(f"domains.{NAMES}.")
+            )
         fixed = (
             f"rng_seed={self.rng_seed}",
             f"model={self.args.model}",
-            f"domains={json.dumps({'functions': domain})}",
+            f"domains={json.dumps(domains)}",
             *([f"train.guide={self.args.model}"] if shipped.resolved()["train"]["guide"] else []),
             f"evaluate.sts={json.dumps([str(self.args.data / 'stsb' / 'sts-test.csv')])}",
         )
@@ -137,7 +160,9 @@ class Experiment:
     def transfer(self) -> Any:
         """The same with HumanEval's solutions to be found."""
         held_out = str(self.folder / "transfer.jsonl")
-        return load_any(self.recipe().resolved(), [f"{DOMAIN}.held_out.path={held_out}", "evaluate.sts=[]"])
+        return load_any(
+            self.recipe().resolved(), [f"domains.{ASKED}.held_out.path={held_out}", "evaluate.sts=[]"]
+        )
 
     def arm_recipe(self, name: str) -> tuple[str, Any]:
         """An arm's label in the table, and its recipe."""
@@ -145,12 +170,14 @@ class Experiment:
         if name == "shipped":
             return "shipped", shipped
         if name == "plain":
-            return "plain", self.recipe(tuple(out for out, _ in INGREDIENTS.values()))
+            return "plain", self.recipe(tuple(change for out, _ in INGREDIENTS.values() for change in out))
         out, into = INGREDIENTS[name]
-        without = self.recipe((out,))
+        without = self.recipe(out)
         if without.identity() != shipped.identity():
             return f"shipped, without {name}", without
-        return f"shipped, with {name}", self.recipe((into.replace("MODEL", self.args.model),))
+        return f"shipped, with {name}", self.recipe(
+            tuple(change.replace("MODEL", self.args.model) for change in into)
+        )
 
     def arm(self, name: str) -> dict[str, Any]:
         """Scores of the base and of what this arm tuned; read from disk if it is finished."""
@@ -174,15 +201,15 @@ class Experiment:
             told = evaluate_stage(
                 self.transfer(), str(path), str(self.folder / f"transfer-{place.name}-{model}.json")
             )
-            found[model] = {**flat(metrics[model]), "transfer": told["scores"]["functions"][METRIC]["value"]}
+            found[model] = {**flat(metrics[model]), "transfer": told["scores"][ASKED][METRIC]["value"]}
         write_json(stored, found)
         return found
 
 
 def flat(scores: dict[str, Any]) -> dict[str, float]:
     """{"search": nDCG@10, "sts": Spearman} of a run's scores."""
-    sts = next(name for name in scores if name != "functions")
-    return {"search": scores["functions"][METRIC]["value"], "sts": scores[sts]["spearman"]["value"]}
+    sts = next(name for name in scores if name != ASKED)
+    return {"search": scores[ASKED][METRIC]["value"], "sts": scores[sts]["spearman"]["value"]}
 
 
 MEASURED = {"search": "docstring to function", "transfer": "HumanEval", "sts": "STS-B"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from glob import has_magic
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 import synth.engines
 from recipes.embedding.schema import EMBEDDING, EmbeddingRecipe, Writer
 from recipes.explain import explain
-from recipes.schema import Pick, Recipe, Source
+from recipes.schema import Inputs, Pick, Recipe, Source
 from recipes.values import Path_
 from synth.curate.options import LANGUAGE, LENGTH, CurateOptions
 from synth.records.errors import InputError, did_you_mean
@@ -256,6 +257,8 @@ def check_source(source: Source | None, path: Path_) -> Iterator[Problem]:
             f"{source.count} of a source that is not generated",
             "use `limit` for its first rows",
         )
+    if isinstance(source, Inputs) and source.exclude and not has_magic(source.path):
+        yield (*path, "exclude"), "given with a path without wildcards", "leave it out"
 
 
 def check_regex(spec: Pick, path: Path_) -> Iterator[Problem]:

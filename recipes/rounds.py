@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from synth.store import RunFolder
 
+if TYPE_CHECKING:
+    from recipes.embedding.schema import EmbeddingRecipe
+    from recipes.progress import Progress
+    from recipes.schema import Recipe
+
 M = TypeVar("M")
+
+
+class Run(Protocol):
+    """What the loop asks of a kind's context."""
+
+    @property
+    def recipe(self) -> Recipe | EmbeddingRecipe: ...
+
+    @property
+    def folder(self) -> RunFolder: ...
+
+    @property
+    def progress(self) -> Progress: ...
+
+    def check_limits(self) -> None: ...
 
 
 def closed_rounds(folder: RunFolder) -> int:
@@ -17,15 +37,12 @@ def closed_rounds(folder: RunFolder) -> int:
 
 
 def run_rounds(
-    folder: RunFolder,
-    rounds: int,
-    patience: int,
+    ctx: Run,
     accepted: M,
     *,
     settle: Callable[[M], None],
     one_round: Callable[[int, M], dict[str, Any]],
     closed_model: Callable[[int], M],
-    say: Callable[[str], None],
 ) -> M:
     """Run (or resume) every round from the model `accepted`; returns the last accepted one.
 
@@ -33,12 +50,13 @@ def run_rounds(
     makes a model the run's, before a round and at the end: only once all closed rounds were gone through, since an
     earlier round's model is no longer the accepted one, and deleting by it would delete the one that is.
     """
-    idle = 0
+    folder, rounds, patience, idle = ctx.folder, ctx.recipe.rounds, ctx.recipe.gate.patience, 0
     # Fewer rounds than are closed take nothing back: the last accepted model stays the one DIR/model names.
     for index in range(max(rounds, closed_rounds(folder))):
         metrics = folder.metrics(index)
         if metrics is None:
             settle(accepted)
+            ctx.check_limits()
             metrics = one_round(index, accepted)
         if metrics["accepted"]:
             accepted = closed_model(index)
@@ -46,7 +64,7 @@ def run_rounds(
         if gate is not None:  # a round that trains nothing has no gain to miss
             idle = 0 if gate["gained"] else idle + 1
         if patience and idle >= patience and index + 1 < rounds:
-            say(f"no significant gain in {idle} rounds: stopping (gate.patience)")
+            ctx.progress.say(f"no significant gain in {idle} rounds: stopping (gate.patience)")
             break
     settle(accepted)
     return accepted

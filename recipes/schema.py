@@ -71,6 +71,13 @@ class Source(Section):
     """Configuration of a hub data set (`main`)."""
 
 
+class Inputs(Source):
+    """What a generator starts from: a source, or with wildcards in `path` text files, each a row {path, text}."""
+
+    exclude: list[str] = Field(default_factory=list)
+    """Names of folders and files, wildcards allowed (`tests`, `*_pb2.py`), that the wildcards leave out."""
+
+
 class Pick(Section):
     """What a regular expression finds in a column: its first group, or the whole match; the last match counts."""
 

@@ -39,21 +39,12 @@ def run_rounds(ctx: Context) -> Model:
     ctx.tokens += sum(metrics["tokens"]["sampled"] for metrics in closed if metrics)
 
     def one_round(index: int, accepted: Model) -> dict[str, Any]:
-        ctx.check_limits()
         metrics = _one_round(ctx, index, base, accepted)
         ctx.tokens += metrics["tokens"]["sampled"]
         return metrics
 
-    return rounds.run_rounds(
-        ctx.folder,
-        ctx.recipe.rounds,
-        ctx.recipe.gate.patience,
-        base,
-        settle=partial(_settle, ctx),
-        one_round=one_round,
-        closed_model=partial(closed_model, ctx),
-        say=ctx.progress.say,
-    )
+    settle, closed_one = partial(_settle, ctx), partial(closed_model, ctx)
+    return rounds.run_rounds(ctx, base, settle=settle, one_round=one_round, closed_model=closed_one)
 
 
 def _settle(ctx: Context, accepted: Model) -> None:

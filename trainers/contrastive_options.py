@@ -79,6 +79,9 @@ class ContrastiveOptions:
     """Compute type of training. Master weights are float32; auto is bfloat16 where the hardware multiplies it."""
     save_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the exported weights; auto is the one the start model is stored in."""
+    dropout: bool = True
+    """Train with the dropout that the model's configuration asks for. Drawing its random numbers takes a CPU much of
+    a step (benchmarks/contrastive_speed.py, `undropped`)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     early_stopping: EarlyStopping | None = None
@@ -111,6 +114,15 @@ class ContrastiveOptions:
         require(
             len(weights) in (0, len(self.matryoshka)) and all(math.isfinite(w) and w > 0 for w in weights),
             "matryoshka_weights", weights, "give one positive weight for each of matryoshka's dimensions",
+        )  # fmt: skip
+        # Without dropout the model runs as in evaluation, where layers never forget what they would compute again.
+        require(
+            self.dropout or not self.gradient_checkpointing,
+            "dropout", "false with gradient_checkpointing", "leave one of them out",
+        )  # fmt: skip
+        require(
+            self.dropout or not (self.lora and self.lora.dropout),
+            "dropout", "false with lora.dropout", "leave one of them out",
         )  # fmt: skip
         require(
             self.early_stopping is None or self.eval_every is not None,

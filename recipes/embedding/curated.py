@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.curation_files import named_sets, open_embed
 from recipes.embedding.checks import COMPARED
-from recipes.embedding.pairs import written_pairs
+from recipes.embedding.pairs import document_of, written_pairs
 from recipes.embedding.schema import BASE, HeldOutShare
 from recipes.embedding.split import set_apart
 from recipes.judging import fetch_models, open_verifier
@@ -225,18 +225,41 @@ def decided(
         options = replace(options, text=list(COMPARED))
     embed = open_embed(options)
     rest = _without([row for row in rows if row["sample_id"] not in names], held_out_texts)
+    siblings = _siblings(rest, held)
+    known = {row["sample_id"] for row in siblings}
     results = []
     for is_judged in (True, False):
-        mine = [row for row in rest if ("status" in row) is is_judged]
+        mine = [row for row in rest if ("status" in row) is is_judged and row["sample_id"] not in known]
         if mine:
             results.append(curate(mine, options, sets, embed=embed, language=detect))
             name = "curation" if len({"status" in row for row in rest}) == 1 else f"curation-{len(results)}"
             report_on(results[-1], mine, report / name)
+    results[0] = replace(results[0], dropped=[*results[0].dropped, *siblings])
     done = [row for result in results for row in (*result.kept, *result.dropped)]
     told = {"decision": HELD_OUT, "decision_reason": HELD_OUT, "matched_id": None, "evidence": None}
     done += [{**row, **told} for row in held]
     done.sort(key=lambda row: row["sample_id"])
     return Pairs(done, _funnel(rest, results, held, loaded))
+
+
+def _siblings(rows: Iterable[Row], held: Iterable[Row]) -> list[Row]:
+    """The pairs that other domains made of a held-out pair's document, dropped as contaminated by it. (A `group` has a
+    meaning in its own domain alone, where the split has seen to it.)"""
+    documents = {document_of(row): row for row in held if row["group"] is None}
+    documents.pop(None, None)
+    dropped = []
+    for row in rows:
+        if row["group"] is not None or row.get("status", "pass") != "pass":
+            continue  # what failed is lost for that reason
+        other = documents.get(document_of(row))
+        if other is not None and other["domain"] != row["domain"]:
+            told = {
+                "decision": "rejected",
+                "decision_reason": "contaminated",
+                "matched_id": other["sample_id"],
+            }
+            dropped.append({**row, **told, "evidence": None})
+    return dropped
 
 
 def _without(rows: Iterable[Row], held_out_texts: Mapping[str, list[str]]) -> list[Row]:

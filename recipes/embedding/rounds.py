@@ -45,18 +45,13 @@ def run_rounds(ctx: Context, pairs: Pairs, exam: Exam | None, written_tokens: in
     base = measured_base(ctx, exam)
 
     def one_round(index: int, accepted: Tuned) -> Row:
-        ctx.check_limits()
         return _one_round(ctx, index, pairs, exam, base, accepted, 0 if index else written_tokens)
 
+    def closed(index: int) -> Tuned:
+        return closed_model(ctx, index, exam)
+
     return rounds.run_rounds(
-        ctx.folder,
-        ctx.recipe.rounds,
-        ctx.recipe.gate.patience,
-        base,
-        settle=partial(_settle, ctx),
-        one_round=one_round,
-        closed_model=lambda index: closed_model(ctx, index, exam),
-        say=ctx.progress.say,
+        ctx, base, settle=partial(_settle, ctx), one_round=one_round, closed_model=closed
     )
 
 

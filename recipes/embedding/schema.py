@@ -15,6 +15,7 @@ from recipes.schema import (
     Column,
     Count,
     Engine,
+    Inputs,
     Keep,
     Model,
     Section,
@@ -74,7 +75,7 @@ HeldOut = Annotated[
 class EmbeddingDomain(Section):
     """One kind of pairs."""
 
-    train: Source | None = None
+    train: Inputs | None = None
     """Pairs (`query`, `positive`), or a finished run of kind `generate` that wrote some; with `generator` what it makes
     them from."""
     generator: Generator | None = None

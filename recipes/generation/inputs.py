@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
 from glob import glob, has_magic
+from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.problems import Unusable, check_columns, column_value, source_rows
+from recipes.schema import Inputs, Source
 from synth.generators.base import Item
 from synth.records.errors import InputError
 from synth.records.ids import problem_id
 
 if TYPE_CHECKING:
     from recipes.generation.schema import GenerationDomain, GenerationRecipe
-    from recipes.schema import Source
 
 log = logging.getLogger("synthloop")
 Row = dict[str, Any]
@@ -81,16 +84,25 @@ def _prompt(domain: GenerationDomain, row: Row, where: str) -> str:
 
 
 def _rows(source: Source, rng_seed: int, where: str) -> list[Row]:
-    raw = list(_files(source, where) if has_magic(source.path) else source_rows(source, rng_seed, where))
+    if has_magic(source.path):
+        raw = list(_files(source, source.exclude if isinstance(source, Inputs) else [], where))
+    else:
+        raw = list(source_rows(source, rng_seed, where))
     if not raw:
         raise InputError(where, f"{source.path} holds no rows", "check path, split and limit")
     return raw
 
 
-def _files(source: Source, where: str) -> Iterator[Row]:
+def _files(source: Source, exclude: list[str], where: str) -> Iterator[Row]:
     """One row {path, text} for every text file that the pattern matches, in order of their names."""
+    pattern = os.path.expanduser(source.path)
+    # Folders that the pattern names outright are wanted, whatever they are called.
+    fixed = len(list(takewhile(lambda part: not has_magic(part), Path(pattern).parts)))
     paths = sorted(
-        path for path in glob(os.path.expanduser(source.path), recursive=True) if os.path.isfile(path)
+        path
+        for path in glob(pattern, recursive=True)
+        if os.path.isfile(path)
+        and not any(fnmatch(part, name) for part in Path(path).parts[fixed:] for name in exclude)
     )
     if not paths:
         raise InputError(f"{where}.path", f"no file matches {source.path}", f"paths start at {os.getcwd()}")

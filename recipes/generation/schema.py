@@ -12,6 +12,7 @@ from recipes.schema import (
     Column,
     Count,
     Engine,
+    Inputs,
     Limits,
     Model,
     Section,
@@ -40,7 +41,7 @@ class Generator(Section):
 class GenerationDomain(Section):
     """One kind of data to write."""
 
-    train: Source | None = None
+    train: Inputs | None = None
     """What it is made from: seed tasks, documents, prompts. A path with `*` means the text files it matches."""
     held_out: Source | None = None
     """Texts of an evaluation that nothing written may repeat (`curate.decontaminate`)."""

@@ -1,6 +1,7 @@
 """Embedding pairs that a corpus holds already: nothing is written, so no model is asked.
 
 Kinds: `docstring_function` (Python files: the docstring's first paragraph, and the function without it),
+`name_function` (Python files: the words of a function's name, and the function without name and docstring),
 `heading_section` (Markdown: the `#` headings that lead to a section, and its text), `question_answer` and `title_body`
 (two columns). Pairs whose sides are too short, too long or the same, and further pairs of one query, are left out.
 """
@@ -24,17 +25,21 @@ from synth.records.ids import content_hash
 Pair = tuple[str, str, dict[str, Any]]
 INSTRUCTIONS = {
     "docstring_function": "Given a description of what a function does, retrieve the Python function that does it.",
+    "name_function": "Given the name of a function, retrieve the Python function that bears it.",
     "heading_section": "Given the headings of a section, retrieve the text of the section.",
     "question_answer": "Given a question, retrieve the text that answers it.",
     "title_body": "Given the title of a text, retrieve the text.",
 }
 COLUMNS = {
     "docstring_function": ("text",),
+    "name_function": ("text",),
     "heading_section": ("text",),
     "question_answer": ("question", "answer"),
     "title_body": ("title", "body"),
 }
 _HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t#]*$")
+# Between the words of get_file, getFile and HTTPError.
+_BETWEEN = re.compile(r"_+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 
 
@@ -45,7 +50,7 @@ class Options:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     kind: str = "question_answer"
-    """docstring_function, heading_section, question_answer or title_body."""
+    """docstring_function, name_function, heading_section, question_answer or title_body."""
     instruction: str | None = None
     """What the query asks for; null: a sentence that fits the kind; empty: nothing."""
     count: int | None = None
@@ -55,8 +60,8 @@ class Options:
     max_words: int = 1000
     """Most words of the positive."""
     hide_names: bool = False
-    """Let the function of `docstring_function` be called `f` wherever it says its name: names repeat what
-    their docstrings say, so that words alone would match them."""
+    """Let the function of `docstring_function` be called `f`, in its definition and where it refers to itself: names
+    repeat what their docstrings say, so that words alone would match them. That of `name_function` always is."""
 
     def __post_init__(self) -> None:
         if self.kind not in INSTRUCTIONS:
@@ -65,7 +70,7 @@ class Options:
         at_least(self, self.min_words, "max_words")
         if self.count is not None:
             at_least(self, 1, "count")
-        if self.hide_names and self.kind != "docstring_function":
+        if self.hide_names and not self.kind.endswith("_function"):
             raise ValueError(
                 f"hide_names: seen true with kind {self.kind}; only functions have names to hide"
             )
@@ -97,11 +102,12 @@ def _mined(options: Options, corpus: list[Item]) -> Iterator[Sifted]:
         other = {key: value for key, value in item.content.items() if key not in columns}
         try:
             found = list(_FIND[options.kind](item))
+            if options.hide_names or options.kind == "name_function":
+                found = [(query, nameless(text, more["function"]), more) for query, text, more in found]
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             yield Sifted(Item(item.id, other), "unreadable", f"{type(error).__name__}: {error}")
             continue
-        for query, written, more in found:
-            positive = _nameless(written, more["function"]) if options.hide_names else written
+        for query, positive, more in found:
             content = {"query": query, "positive": positive, "negatives": [], "instruction": instruction}
             content |= {"kind": options.kind, **other, **more}
             pair = Item(content_hash("pair", item.id, query, positive), content, (item.id,))
@@ -128,17 +134,35 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 def _functions(item: Item) -> Iterator[Pair]:
     """Functions that have a docstring and something else to do."""
+    for lines, node in _definitions(item):
+        docstring = ast.get_docstring(node)
+        if docstring and len(node.body) > 1 and _stands_alone(lines, node.body[0]):
+            query = " ".join(re.split(r"\n\s*\n", docstring.strip())[0].split())
+            yield query, _without_docstring(lines, node), {"function": node.name}
+
+
+def _named(item: Item) -> Iterator[Pair]:
+    """Functions whose names say what they do: special methods are all called the same."""
+    for lines, node in _definitions(item):
+        if node.name.startswith("__"):
+            continue
+        if ast.get_docstring(node) is None:
+            written = _lines(lines, node)
+        elif len(node.body) > 1 and _stands_alone(lines, node.body[0]):
+            written = _without_docstring(lines, node)
+        else:
+            continue
+        yield _BETWEEN.sub(" ", node.name).strip().lower(), written, {"function": node.name}
+
+
+def _definitions(item: Item) -> Iterator[tuple[list[str], Function]]:
+    """The functions of a source file, each with the file's lines."""
     source = re.sub(r"\r\n?", "\n", item["text"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd escapes in strings are the file's business
         tree = ast.parse(source)
     lines = source.split("\n")  # as the parser counts them: a form feed or U+2028 ends none
-    for node in ast.walk(tree):
-        if isinstance(node, Function):
-            docstring = ast.get_docstring(node)
-            if docstring and len(node.body) > 1 and _stands_alone(lines, node.body[0]):
-                query = " ".join(re.split(r"\n\s*\n", docstring.strip())[0].split())
-                yield query, _without_docstring(lines, node), {"function": node.name}
+    yield from ((lines, node) for node in ast.walk(tree) if isinstance(node, Function))
 
 
 def _stands_alone(lines: list[str], stated: ast.stmt) -> bool:
@@ -150,10 +174,13 @@ def _stands_alone(lines: list[str], stated: ast.stmt) -> bool:
 
 
 def _without_docstring(lines: list[str], node: Function) -> str:
-    """The function's lines, decorators included, its docstring cut out, shifted to the left margin."""
-    begin = min([node.lineno, *(each.lineno for each in node.decorator_list)])
     stated = node.body[0]
-    cut = range(stated.lineno, (stated.end_lineno or stated.lineno) + 1)
+    return _lines(lines, node, range(stated.lineno, (stated.end_lineno or stated.lineno) + 1))
+
+
+def _lines(lines: list[str], node: Function, cut: range = range(0)) -> str:
+    """The function's lines but for those of `cut`, decorators included, shifted to the left margin."""
+    begin = min([node.lineno, *(each.lineno for each in node.decorator_list)])
     quoted = _inside_strings(node)
     margin = len(lines[begin - 1]) - len(lines[begin - 1].lstrip())
     kept = []
@@ -164,9 +191,30 @@ def _without_docstring(lines: list[str], node: Function) -> str:
     return "\n".join(kept).strip()
 
 
-def _nameless(function: str, name: str) -> str:
-    """The function with its name, and calls of itself, reading `f`."""
-    return re.sub(rf"\b{re.escape(name)}\b", "f", function)
+def nameless(function: str, name: str) -> str:
+    """The function called `f` where it is defined, by its plain name, and as a method of `self`, `cls` or `super()`."""
+    lines = [line.encode() for line in function.split("\n")]
+    old, spans = name.encode(), []
+    defined = False
+    for node in ast.walk(ast.parse(function)):
+        if isinstance(node, Function) and node.name == name and not defined:
+            defined, at = True, node.lineno - 1
+            found = re.compile(rb"\bdef\s+").search(lines[at], node.col_offset)
+            spans += [(at, found.end())] if found else []
+        elif isinstance(node, ast.Name) and node.id == name:
+            spans.append((node.lineno - 1, node.col_offset))
+        elif isinstance(node, ast.Attribute) and node.attr == name and _itself(node.value):
+            spans.append(((node.end_lineno or node.lineno) - 1, (node.end_col_offset or 0) - len(old)))
+    for line, begin in sorted(spans, reverse=True):
+        lines[line] = lines[line][:begin] + b"f" + lines[line][begin + len(old) :]
+    return b"\n".join(lines).decode()
+
+
+def _itself(owner: ast.expr) -> bool:
+    """Whether an expression is the function's own object: self, cls or super()."""
+    if isinstance(owner, ast.Call):
+        return isinstance(owner.func, ast.Name) and owner.func.id == "super"
+    return isinstance(owner, ast.Name) and owner.id in ("self", "cls")
 
 
 def _inside_strings(node: Function) -> set[int]:
@@ -206,6 +254,7 @@ def _two_columns(query: str, positive: str) -> Callable[[Item], Iterator[Pair]]:
 
 _FIND: dict[str, Callable[[Item], Iterator[Pair]]] = {
     "docstring_function": _functions,
+    "name_function": _named,
     "heading_section": _sections,
     "question_answer": _two_columns(*COLUMNS["question_answer"]),
     "title_body": _two_columns(*COLUMNS["title_body"]),

@@ -384,6 +384,25 @@ def mined(fakes: Fakes, folder: Path, **changes: Any) -> dict[str, Any]:
     return {**fakes.tree(), "domains": {"code": domain}, **changes}
 
 
+def test_no_other_domain_trains_on_a_held_out_pairs_file(fakes: Fakes, tmp_path: Path) -> None:
+    made = mined(fakes, tmp_path, curate={"decontaminate": None})
+    generator = {"name": "mined_pairs", "options": {"kind": "name_function", "min_words": 2}}
+    made["domains"]["names"] = {"train": made["domains"]["code"]["train"], "generator": generator}
+    (metrics,) = run(made, tmp_path / "run").rounds
+    rows = dataset(tmp_path / "run", decision=None)
+    apart = {json.loads(row["meta"])["path"] for row in rows if row["decision"] == "held_out"}
+    assert {row["domain"] for row in rows if row["decision"] == "held_out"} == {"code"}
+    kept = [row for row in rows if row["decision"] == "kept"]
+    assert {row["domain"] for row in kept} == {"code", "names"}
+    assert not apart & {json.loads(row["meta"])["path"] for row in kept}
+    siblings = [row for row in rows if row["decision_reason"] == "contaminated"]
+    assert siblings
+    assert {row["domain"] for row in siblings} == {"names"}
+    assert all(row["matched_id"] in {r["sample_id"] for r in rows} for row in siblings)
+    assert metrics["funnel"]["reasons"]["names"]["contaminated"]["count"] == len(siblings)
+    assert sum(row["domain"] == "names" for row in rows) == metrics["funnel"]["names"]["asked"]
+
+
 def test_a_generator_makes_the_pairs_in_a_run_of_its_own(fakes: Fakes, tmp_path: Path) -> None:
     (metrics,) = run(mined(fakes, tmp_path), tmp_path / "run").rounds
     assert "pairs: closed; code/mined 12, dataset 12" in status_text(status(tmp_path / "run"))

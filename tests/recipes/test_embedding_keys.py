@@ -51,6 +51,7 @@ TESTED = {
     "model.": "test_trust_remote_code_and_revision",
     "writer.": _NESTED,
     "domains.*.train.": _SOURCE,
+    "domains.*.train.exclude": _NESTED,
     "domains.*.held_out.": _SOURCE,
     "domains.*.held_out.beir": "test_a_folder_in_beirs_layout_is_measured_on",
     "domains.*.held_out.share": _SPLIT,
@@ -220,10 +221,16 @@ def test_train_options_reach_trainer_and_encoder_unchanged(fakes: Fakes, tmp_pat
     (call,) = fakes.trained
     assert call.options == fakes.opened[0].options == load_any(made).train_options()
     for field in fields(call.options):
-        assert getattr(call.options, field.name) != field.default, field.name
+        # `dropout: false` goes with neither checkpointing nor an adapter's own.
+        assert getattr(call.options, field.name) != field.default or field.name == "dropout", field.name
         if field.name in changed and field.name not in ("lora", "early_stopping"):
             assert getattr(call.options, field.name) == changed[field.name]
     assert set(changed) - {field.name for field in fields(call.options)} == {"validation_share"}
+
+
+def test_train_dropout_reaches_the_trainer(fakes: Fakes, tmp_path: Path) -> None:
+    run(fakes.tree(**{"train.dropout": False}), tmp_path / "run")
+    assert fakes.trained[0].options.dropout is False
 
 
 def test_early_stopping_takes_more_of_a_metric_for_better(fakes: Fakes, tmp_path: Path) -> None:
@@ -469,7 +476,7 @@ def test_generators_and_writer_become_a_recipe_of_their_own(fakes: Fakes, tmp_pa
         "chat": False,
     }  # fmt: skip
     domain = {
-        "train": str(write_rows(tmp_path / "documents.jsonl", [{"body": "text", "head": "x"}])),
+        "train": {"path": str(tmp_path / "*.md"), "exclude": ["old"]},
         "columns": {"text": "body", "title": "head", "query": "ignored"},
         "generator": {"name": "document_queries", "options": {"queries": 2}},
         "held_out": {"share": 0.5},
@@ -488,6 +495,8 @@ def test_generators_and_writer_become_a_recipe_of_their_own(fakes: Fakes, tmp_pa
     assert nested.sampling.model_dump() == writer["sampling"]
     assert nested.parse.model_dump() == writer["parse"]
     told = nested.domains["it"]
+    assert told.train is not None
+    assert (told.train.path, told.train.exclude) == (domain["train"]["path"], ["old"])
     assert (told.chat, told.system, told.generator.options["queries"]) == (False, None, 2)
     assert set(told.columns) == {"text", "title"}
     assert (nested.rng_seed, nested.limits.hours, nested.problems.max_bad, nested.workers) == (4, 3, 0.3, 2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sysconfig
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from stub_server import Stub
 
 from recipes.cli import main
 from recipes.embedding.schema import EmbeddingRecipe
+from recipes.embedding.writing import writing_recipe
+from recipes.generation.inputs import input_items
 from recipes.settings import library, load_any
 
 NAMES = ("embed-code-search", "embed-domain", "embed-e5")
@@ -56,30 +57,31 @@ def sources(folder: Path) -> str:
 
 
 def test_embed_code_search(fakes: Fakes, tmp_path: Path) -> None:
-    places = (
-        f"domains.modules.train={sources(tmp_path / 'a')}",
-        f"domains.packages.train={sources(tmp_path / 'b')}",
-    )
+    path = sources(tmp_path / "sources")
+    places = (f"domains.functions.train={path}", f"domains.names.train={path}")
     (metrics,) = ran("embed-code-search", fakes, tmp_path / "run", *places)
-    assert metrics["base"]["modules"]["n"] == 3  # whole modules of three functions
-    assert set(metrics["base"]) == {"modules"}
+    assert metrics["base"]["functions"]["n"] == 3  # whole modules of three functions
+    assert set(metrics["base"]) == {"functions"}
     rows = dataset(tmp_path / "run", decision=None)
     assert not any("do_" in row["positive"] or '"""' in row["positive"] for row in rows)
     assert {row["instruction"] for row in rows} == {""}
     held = {row["query"] for row in rows if row["decision"] == "held_out"}
-    assert not held & {row["query"] for row in fakes.trained[0].rows}  # nor in the other domain
+    trained = {row["query"] for row in fakes.trained[0].rows}
+    assert not held & trained
+    assert {"do cost", "do age", "do weight"} & trained
 
 
 def test_the_standard_library_is_at_hand() -> None:
     recipe = load_any("embed-code-search")
-    folder = sysconfig.get_path("stdlib")
-    for name in ("modules", "packages"):
-        train = recipe.domains[name].train
-        assert train is not None
-        assert train.path.startswith(folder)
-        assert len(glob(train.path)) > 50
-    packages = glob(recipe.domains["packages"].train.path)  # type: ignore[union-attr]
-    assert not [path for path in packages if "/test/" in path or "site-packages" in path]
+    assert isinstance(recipe, EmbeddingRecipe)
+    nested = writing_recipe(recipe)
+    assert nested is not None
+    folder = Path(sysconfig.get_path("stdlib"))
+    files = {Path(item["path"]).relative_to(folder) for item in input_items(nested, "functions", ("text",))}
+    assert len(files) > 300
+    packages = {file.parts[0] for file in files if len(file.parts) > 1}
+    assert {"asyncio", "email", "json", "xml"} <= packages
+    assert not {"test", "tests", "site-packages"} & {part for file in files for part in file.parts}
 
 
 def writer(stub: Stub) -> str:

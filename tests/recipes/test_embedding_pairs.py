@@ -134,7 +134,7 @@ def test_a_source_reaches_the_reader_as_it_is_told(tmp_path: Path, monkeypatch: 
     made = recipe(tmp_path, pairs(), **{f"domains.it.{part}": told for part in parts})
     assert len(given_pairs(made, "it", "train").rows) == 3
     assert len(fixed_sets(made)["it"].queries) == 3
-    assert [each.model_dump(exclude_none=True) for each in seen] == [told] * 3
+    assert [each.model_dump(exclude_unset=True) for each in seen] == [told] * 3
     with pytest.raises(RecipeError, match="count: 2 of a source that is not generated"):
         recipe(tmp_path, pairs(), **{"domains.it.train": {"path": "x/y", "count": 2}})
     split = recipe(tmp_path, pairs()).domains["it"]

@@ -16,6 +16,7 @@ from recipes import cli
 from recipes.explain import leaf_keys
 from recipes.generation.schema import GenerationRecipe
 from recipes.generation.tools import VerifierPool
+from recipes.settings import RecipeError, load_any
 from recipes.values import to_yaml
 from synth.records.errors import InputError, WorkError
 from synth.store import read_parts
@@ -35,6 +36,7 @@ WHERE_TESTED = {
     "domains.*.train": PROBLEMS,
     "domains.*.train.path": HERE,
     "domains.*.train.limit": HERE,
+    "domains.*.train.exclude": HERE,
     "domains.*.held_out": PROBLEMS,
     "domains.*.held_out.path": HERE,
     "domains.*.columns": SHARED,
@@ -195,6 +197,25 @@ def test_text_files_that_a_path_matches_are_rows(tmp_path: Path) -> None:
     made["domains"]["it"]["train"] = str(tmp_path / "*.md")
     with pytest.raises(InputError, match="cannot be read as UTF-8 text"):
         run(made, tmp_path / "none")
+
+
+def test_exclude_leaves_out_folders_and_files_below_the_wildcard(tmp_path: Path) -> None:
+    for name in ("tests/a.md", "tests/deep/b.md", "tests/deep/c_old.md", "tests/vendored/d.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"# {name}\n\nIt falls from clouds, says {name}.")
+    made = tree(
+        "http://127.0.0.1:1/v1", "mined_pairs", None, tmp_path, **options(kind="heading_section", min_words=1)
+    )
+    path = str(tmp_path / "tests" / "**" / "*.md")
+    made["domains"]["it"]["train"] = {"path": path, "exclude": ["tests", "vend*", "*_old.md"]}
+    run(made, tmp_path / "run")
+    assert sorted(row["query"] for row in dataset(tmp_path / "run")) == ["tests/a.md", "tests/deep/b.md"]
+    made["domains"]["it"]["train"] = {"path": path, "exclude": ["*.md"]}
+    with pytest.raises(InputError, match="no file matches"):
+        run(made, tmp_path / "none")
+    made["domains"]["it"]["train"] = {"path": "rows.jsonl", "exclude": ["a"]}
+    with pytest.raises(RecipeError, match=r"train\.exclude: given with a path without wildcards"):
+        load_any(made)
 
 
 def test_what_repeats_a_held_out_text_is_dropped_with_evidence(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from recipes.cli import main
 from recipes.settings import RecipeError, load_any
 from recipes.values import to_yaml
 from synth.generators import embedding_pairs as pairs
+from synth.generators import mined_pairs
 from synth.generators.languages import CODES
 from synth.records.jsonl import read_jsonl
 
@@ -382,6 +383,36 @@ def test_functions_are_paired_with_the_first_paragraph_of_their_docstrings(
     }
     assert lost(metrics) == {"mined:duplicate": 1, "mined:unreadable": 1}
     assert metrics["tokens"] == {"sampled": 0}
+
+
+def test_functions_are_paired_with_the_words_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        SOURCE
+        + """
+class Thing:
+    def __len__(self):
+        return 3
+
+    def _parse_HTTPHeader2x(self, name):
+        return self._parse_HTTPHeader2x(name.parse)
+"""
+    )
+    train = {"domains.it.train": str(tmp_path / "*.py")}
+    run(mined("name_function", None, tmp_path, **train, **options(min_words=1)), tmp_path / "run")
+    rows = dataset(tmp_path / "run")
+    found = {row["query"]: row["positive"] for row in rows}
+    assert found == {
+        "plain": "def f(a):\n    return a",
+        "decorated": "@property\ndef f(self):\n    # a comment stays\n"
+        '    text = """\n    kept as it is\n"""\n    return text',
+        "later": "async def f(self):\n    def inner():\n"
+        '        """Whatever is inside here."""\n        return 1\n    return inner',
+        "inner": "def f():\n    return 1",
+        "again": "def f(a):\n    return a",
+        "silent": "def f(a):\n    return a",
+        "parse http header2x": "def f(self, name):\n    return self.f(name.parse)",
+    }
+    assert {row["instruction"] for row in rows} == {mined_pairs.INSTRUCTIONS["name_function"]}
 
 
 def test_2000_pairs_of_docstring_and_function_from_the_standard_library(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from obedient_model import answer, document, passage_in, sentences
 from stub_server import Body, prompt_of
 
 from recipes.settings import RecipeError, load_any
+from synth.generators import mined_pairs
 from synth.generators.document_queries import INSTRUCTION, KINDS
 from synth.generators.novelty import words
 from synth.records.errors import WorkError
@@ -183,6 +184,25 @@ def test_hide_names_leaves_no_name_of_the_function(tmp_path: Path) -> None:
         hidden["positive"] == "def f(self, node):\n    return 1 + max(self.f(child) for child in node.depths)"
     )
     assert (hidden["query"], json.loads(hidden["meta"])["function"]) == (plain["query"], "depth")
+
+
+def test_hide_names_hides_what_the_function_says_of_itself_alone() -> None:
+    """An attribute of another object that is called the same belongs to what the function does."""
+    written = (
+        "@release.setter\n"
+        "async def release(self, ü):\n"
+        "    x = (release(ü), super().release(), self.release, cls.release)\n"
+        "    self.log('ü release', x.release, uname().release, release=1)\n"
+        "    def released(): return release"
+    )
+    hidden = (
+        "@f.setter\n"
+        "async def f(self, ü):\n"
+        "    x = (f(ü), super().f(), self.f, cls.f)\n"
+        "    self.log('ü release', x.release, uname().release, release=1)\n"
+        "    def released(): return f"
+    )
+    assert mined_pairs.nameless(written, "release") == hidden
 
 
 def test_an_empty_instruction_is_none(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from recipes.cli import main
 from synth.records import schemas
 
 SYNTH = [str(Path(sys.executable).with_name("synth"))]
@@ -87,6 +88,21 @@ def synth(*words: str | Path, **kwargs: Any) -> subprocess.CompletedProcess[str]
         timeout=300,
         **kwargs,
     )
+
+
+Here = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str]) -> Here:
+    """`synth` in this process: starting one takes longer than what most tests ask of it."""
+
+    def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        code = main([str(word) for word in words])
+        return subprocess.CompletedProcess(list(map(str, words)), code, *capfd.readouterr())
+
+    return call
 
 
 def snapshot(run: Path) -> dict[str, str]:
@@ -265,44 +281,50 @@ def test_sigterm_leaves_a_resumable_state(recipe: dict[str, Any], tmp_path: Path
     assert any(name.endswith("model.safetensors") for name in snapshot(calm))
 
 
-def test_a_changed_recipe_is_refused_and_more_rounds_continue(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_a_changed_recipe_is_refused_and_more_rounds_continue(
+    recipe: dict[str, Any], tmp_path: Path, here: Here
+) -> None:
     path, out = save(recipe, tmp_path), tmp_path / "run"
-    assert synth("run", path, "--out", out, "--set", "rounds=1").returncode == 0
+    assert here("run", path, "--out", out, "--set", "rounds=1").returncode == 0
     first = snapshot(out)
-    refused = synth("run", path, "--out", out, "--set", "sampling.temperature=0.5")
+    refused = here("run", path, "--out", out, "--set", "sampling.temperature=0.5")
     assert refused.returncode == 2
     assert "sampling.temperature" in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert synth("run", path, "--out", out).returncode == 0
+    assert here("run", path, "--out", out).returncode == 0
     after = snapshot(out)
     assert {name: after[name] for name in first} == first
     assert "round-01/model/model.safetensors" in after
 
 
-def test_changed_data_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_changed_data_is_refused(recipe: dict[str, Any], tmp_path: Path, here: Here) -> None:
     path, out = save(recipe, tmp_path), tmp_path / "run"
-    assert synth("run", path, "--out", out, "--set", "rounds=1").returncode == 0
+    assert here("run", path, "--out", out, "--set", "rounds=1").returncode == 0
     write_jsonl(tmp_path / "train.jsonl", problems(50, 12))
-    refused = synth("run", path, "--out", out)
+    refused = here("run", path, "--out", out)
     assert refused.returncode == 2
     assert "data" in refused.stderr
 
 
-def test_nothing_kept_ends_with_the_funnel_not_silence(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_nothing_kept_ends_with_the_funnel_not_silence(
+    recipe: dict[str, Any], tmp_path: Path, here: Here
+) -> None:
     wrong = [{"question": row["question"], "answer": "-7"} for row in problems(1, 12)]
     write_jsonl(tmp_path / "train.jsonl", wrong)
-    done = synth("run", save(recipe, tmp_path), "--out", tmp_path / "run")
+    done = here("run", save(recipe, tmp_path), "--out", tmp_path / "run")
     assert done.returncode == 1
     assert "no completion was kept" in done.stderr
     assert "not_equal" in done.stdout
     assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_train_method_none_closes_rounds_without_a_model(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_train_method_none_closes_rounds_without_a_model(
+    recipe: dict[str, Any], tmp_path: Path, here: Here
+) -> None:
     recipe["train"] = {"method": "none"}
     recipe["rounds"] = 1
     out = tmp_path / "run"
-    done = synth("run", save(recipe, tmp_path), "--out", out)
+    done = here("run", save(recipe, tmp_path), "--out", out)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((out / "round-00" / "metrics.json").read_text())
     assert metrics["model"] is None
@@ -311,16 +333,16 @@ def test_train_method_none_closes_rounds_without_a_model(recipe: dict[str, Any],
 
 
 def test_bad_references_are_set_aside_and_too_many_stop_the_run(
-    recipe: dict[str, Any], tmp_path: Path
+    recipe: dict[str, Any], tmp_path: Path, here: Here
 ) -> None:
     train = problems(1, 12)
     train[3]["answer"] = "\\frac{1}{"
     write_jsonl(tmp_path / "train.jsonl", train)
     path = save(recipe, tmp_path)
-    refused = synth("run", path, "--out", tmp_path / "strict")
+    refused = here("run", path, "--out", tmp_path / "strict")
     assert refused.returncode == 2
     assert "problems.max_bad" in refused.stderr
-    done = synth(
+    done = here(
         "run", path, "--out", tmp_path / "lenient", "--set", "problems.max_bad=0.2", "--set", "rounds=1"
     )
     assert done.returncode == 0, done.stderr
@@ -328,13 +350,13 @@ def test_bad_references_are_set_aside_and_too_many_stop_the_run(
 
 
 def test_stopping_at_the_cap_saves_samples_and_blocks_are_decided_by_verdicts(
-    recipe: dict[str, Any], tmp_path: Path
+    recipe: dict[str, Any], tmp_path: Path, here: Here
 ) -> None:
     recipe["rounds"] = 1
     recipe["curate"] = {"cap_per_problem": 1}
     recipe["sampling"] |= {"block": 2, "stop_at_cap": True}
     out = tmp_path / "run"
-    done = synth("run", save(recipe, tmp_path), "--out", out)
+    done = here("run", save(recipe, tmp_path), "--out", out)
     assert done.returncode == 0, done.stderr
     # Every problem has one right completion among its first two, so the second block asks for nothing.
     assert {row["index"] for row in rows(out / "round-00" / "completions")} == {0, 1}
@@ -343,15 +365,17 @@ def test_stopping_at_the_cap_saves_samples_and_blocks_are_decided_by_verdicts(
     assert "saved 24 completions" in done.stdout
 
 
-def test_token_limit_stops_and_a_higher_one_continues(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_token_limit_stops_and_a_higher_one_continues(
+    recipe: dict[str, Any], tmp_path: Path, here: Here
+) -> None:
     recipe["engine"] = {"name": "transformers"}
     recipe["sampling"]["max_tokens"] = recipe["evaluate"]["max_tokens"] = 4
     recipe["train"] = {"method": "none"}
     path, out = save(recipe, tmp_path), tmp_path / "run"
-    stopped = synth("run", path, "--out", out, "--set", "limits.tokens=20")
+    stopped = here("run", path, "--out", out, "--set", "limits.tokens=20")
     assert stopped.returncode == 0, stopped.stderr
     assert "limits.tokens" in stopped.stdout
     assert json.loads((out / "manifest.json").read_text())["status"] == "stopped"
-    again = synth("run", path, "--out", out)
+    again = here("run", path, "--out", out)
     assert again.returncode == 0, again.stderr
     assert json.loads((out / "manifest.json").read_text())["status"] == "done"

@@ -52,6 +52,7 @@ LEARNED: dict[str, Any] = {
     "max_grad_norm": 1e-3,
     "dtype": "bfloat16",
     "save_dtype": "bfloat16",
+    "dropout": False,
 }
 # Options that need another one to say anything.
 WITH: dict[str, dict[str, Any]] = {
@@ -146,6 +147,11 @@ def test_option_leaves_the_weights_alone(tuned: Callable[..., dict[str, Any]], f
         ({"dtype": "float16"}, "dtype: seen 'float16'"),
         ({"save_dtype": "float16"}, "save_dtype: seen 'float16'"),
         ({"trackers": ["paper"]}, "trackers: seen 'paper'"),
+        (
+            {"dropout": False, "gradient_checkpointing": True},
+            "dropout: seen 'false with gradient_checkpointing'",
+        ),
+        ({"dropout": False, "lora": LoraOptions(dropout=0.1)}, "dropout: seen 'false with lora.dropout'"),
         ({"early_stopping": EarlyStopping()}, "early_stopping: seen 'without eval_every'"),
     ],
 )

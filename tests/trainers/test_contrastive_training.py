@@ -228,6 +228,17 @@ def test_dropout_was_on(tmp_path: Path, folder: Make) -> None:
     assert losses[0] != losses[1]
 
 
+def test_without_dropout_the_configured_share_changes_nothing(tmp_path: Path, folder: Make) -> None:
+    options = replace(OPTIONS, dropout=False)
+    for drop in (0.0, 0.2):
+        trainers.train_embedder(str(folder(dropout=drop)), ROWS, tmp_path / str(drop), options, 5)
+    logs = [[entry["loss"] for entry in records(tmp_path / str(drop))] for drop in (0.0, 0.2)]
+    assert logs[0] == logs[1]
+    assert tiny_models.same(tiny_models.weights(tmp_path / "0.0"), tiny_models.weights(tmp_path / "0.2"))
+    # What is exported still asks for dropout when others train it.
+    assert json.loads((tmp_path / "0.2" / "config.json").read_text())["hidden_dropout_prob"] == 0.2
+
+
 def test_a_killed_process_resumes_bitwise(tmp_path: Path, folder: Make, whole: Path) -> None:
     model = str(folder())
     code = (

@@ -263,7 +263,7 @@ class _Run:
 
         number, rank = self.progress.step, self.accelerator.process_index
         batch = self.texts(rows)
-        model.train()
+        model.train(self.options.dropout)
         logs = contrastive.step(
             model, batch, self.method, lambda i: derive(self.job.rng_seed, "step", number, rank, i)
         )
