@@ -58,6 +58,7 @@ TESTED = {
     "domains.*.distractors.": _SOURCE,
     "domains.*.generator.": _NESTED,
     "domains.*.columns.*.": "test_kinds_of_columns",  # those of every recipe
+    "domains.*.columns.*.values": "test_values_of_a_column_get_names_and_others_are_unusable",
     "domains.*.instruction": "test_an_instruction_goes_with_every_query_that_has_none",
     "domains.*.verifier.": "test_the_verifier_rejects_and_null_takes_all",
     "problems.max_bad": "test_equal_pairs_count_once_and_unusable_ones_up_to_max_bad",

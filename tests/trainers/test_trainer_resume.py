@@ -43,8 +43,8 @@ def stop_at(step: int) -> Callable[[dict[str, Any]], None]:
 
 
 def assert_same_folders(left: Path, right: Path) -> None:
-    names = sorted(p.name for p in left.iterdir())
-    assert names == sorted(p.name for p in right.iterdir())
+    names = sorted(str(p.relative_to(left)) for p in left.rglob("*") if p.is_file())
+    assert names == sorted(str(p.relative_to(right)) for p in right.rglob("*") if p.is_file())
     for name in names:
         a, b = (
             f.joinpath(name).read_bytes().replace(f"# {f.name}\n".encode(), b"# OUT\n") for f in (left, right)
