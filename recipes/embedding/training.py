@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recipes import models
+from recipes.embedding.beside import located
 from recipes.embedding.split import set_apart
 from recipes.improve import training_facts
 from recipes.retrieval.evaluation import evaluate_retrieval
 from recipes.retrieval.sets import pairs_set
+from recipes.validation import means_folder
 from synth.records.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,8 +70,9 @@ def tune(
         raise InputError("train", "no pair to train on", "see `synth inspect DIR`")
     answers = [{name: row[name] for name in ANSWERS} for row in known]
     options = recipe.train_options()
-    if options.guide is not None:
-        options = replace(options, guide=str(Path(options.guide).expanduser()))
+    guide = options.guide
+    if guide is not None and (means_folder(guide) or guide.startswith(models.BUILTIN)):
+        options = replace(options, guide=str(located("train.guide", guide)))
     result = trainers.train_embedder(
         str(start),
         [*trained, *answers],

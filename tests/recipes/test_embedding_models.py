@@ -10,6 +10,7 @@ import pytest
 from embedding_samples import encoder, run, tree
 from fake_embedder import Fakes
 
+from recipes import models
 from recipes.settings import load_any
 from recipes.validation import validate
 from synth.records.errors import InputError
@@ -46,6 +47,11 @@ def test_a_home_folder_may_be_meant(fakes: Fakes, tmp_path: Path, monkeypatch: p
     made = fakes.tree(**{"train.guide": "~/base", "mine.rescore": "~/base"})
     assert run(made, tmp_path / "run").status == "done"
     assert fakes.trained[0].options.guide == str(fakes.base)
+
+
+def test_a_shipped_model_may_be_the_guide(fakes: Fakes, tmp_path: Path) -> None:
+    assert run(fakes.tree(**{"train.guide": "builtin:tiny"}), tmp_path / "run").status == "done"
+    assert Path(fakes.trained[0].options.guide or "") == models.resolve("builtin:tiny")
 
 
 def test_a_guide_that_nothing_uses_is_not_asked_for(fakes: Fakes, tmp_path: Path) -> None:
