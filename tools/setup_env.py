@@ -167,7 +167,7 @@ def make_venv() -> None:
 
 def pip_install(engine: str) -> bool:
     """Install the project with the engine's extra and the tools; True if pip succeeded."""
-    extras = ",".join(part for part in (engine, "embedding", "dev") if part != "transformers")
+    extras = ",".join(part for part in (engine, "embedding", "mteb", "dev") if part != "transformers")
     # Compiling all of it beforehand is a third of the time; Python compiles what is imported anyway.
     command = [str(VENV_PYTHON), "-m", "pip", "install", "--no-input", "--no-compile", "-e", f".[{extras}]"]
     if engine != "vllm" and not has_nvidia_gpu():

@@ -13,7 +13,7 @@ from typing import Any
 from recipes.retrieval.sets import RetrievalSet, document_text
 from synth.records.errors import InputError, WorkError
 
-PIP = "pip install 'mteb>=2'"
+PIP = "pip install 'synthloop[mteb]'"
 
 
 def read_mteb(name: str, instruction: str = "") -> list[RetrievalSet]:

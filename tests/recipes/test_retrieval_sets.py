@@ -236,7 +236,7 @@ def test_what_mteb_has_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WorkError, match=r"could not be had \(no route\)"):
         read_mteb("Far")
     monkeypatch.setitem(sys.modules, "mteb", None)
-    with pytest.raises(InputError, match=r"needs the package mteb .*\n.*pip install 'mteb>=2'"):
+    with pytest.raises(InputError, match=r"needs the package mteb .*\n.*pip install 'synthloop\[mteb\]'"):
         read_mteb("NFCorpus")
 
 
