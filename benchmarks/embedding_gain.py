@@ -10,7 +10,8 @@ as many steps. Besides, every model ranks HumanEval's solutions by their problem
 `shipped` and `plain` rank STS-B's sentence pairs (what tuning must not cost). --data holds `humaneval/` and `stsb/`.
 
 Everything lies in --out; a second call goes on where the first was stopped. Prints a Markdown table and writes it with
-all numbers to --out/gain.json. Intervals of means over rng_seeds are Student's t.
+all numbers to --out/gain.json. Intervals of means over rng_seeds are Student's t. Seconds are wall seconds of whole
+runs; mining the pairs, once for all of them, is `mining_s` besides.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import os
 import shutil
 import sys
 import sysconfig
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +77,23 @@ ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 METRIC = "ndcg@10"
 
 
-def mined(out: Path) -> list[dict[str, Any]]:
+def timed(recipe: Any, place: Path) -> tuple[Any, float | None]:
+    """A run, and its wall seconds; None where it is taken up again: what it took before, nobody knows."""
+    begun, started = RunFolder(place).recipe.exists(), time.monotonic()
+    result = run(recipe, place)
+    return result, None if begun else time.monotonic() - started
+
+
+def mined(out: Path) -> tuple[list[dict[str, Any]], float | None]:
     """All pairs that the recipe mines, with the `module` of the standard library that each function is in; those of
-    installed packages are in none."""
+    installed packages are in none. And the seconds that this took, None where they were there already."""
     recipe = load_any("embed-code-search").resolved()
     domains = {
         name: {"train": domain["train"], "generator": domain["generator"]}
         for name, domain in recipe["domains"].items()
     }
     tree = {"name": "pairs", "kind": "generate", "domains": domains, "curate": {"decontaminate": None}}
-    run(load_any(tree), out)
+    _, seconds = timed(load_any(tree), out)
     root = Path(sysconfig.get_path("stdlib"))
     rows = []
     for row in read_parts(RunFolder(out).round(0) / "dataset"):
@@ -94,7 +103,7 @@ def mined(out: Path) -> list[dict[str, Any]]:
                 place = Path(json.loads(row["meta"])["path"]).relative_to(root)
                 module = place.parts[0].removesuffix(".py")
             rows.append({name: row[name] for name in ("domain", "query", "positive")} | {"module": module})
-    return rows
+    return rows, seconds
 
 
 def divided(rows: list[dict[str, Any]], rng_seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -184,12 +193,9 @@ class Experiment:
             return found
         print(f"== rng_seed {self.rng_seed}: {name}", flush=True)
         place = self.folder / name
-        # What a run that is taken up again took before, nobody knows.
-        begun = (place / "round-00").exists()
-        metrics = run(recipe, place).rounds[-1]
-        timings = metrics["timings"]
-        seconds = None if begun else sum(timings.values())
-        found = {"recipe": made_with, "seconds": seconds, "timings": timings}
+        result, seconds = timed(recipe, place)
+        metrics = result.rounds[-1]
+        found = {"recipe": made_with, "seconds": seconds, "timings": metrics["timings"]}
         for model, path in (("base", self.args.model), ("model", place / "round-00" / "model")):
             told = evaluate_stage(
                 self.transfer(), str(path), str(self.folder / f"transfer-{place.name}-{model}.json")
@@ -211,7 +217,7 @@ MEASURED = {"search": "docstring to function", "transfer": "HumanEval", "sts": "
 
 
 def table(results: dict[int, dict[str, dict[str, Any]]]) -> str:
-    """The Markdown table: means in percent over rng_seeds, differences by rng_seed, seconds without the base."""
+    """The Markdown table: means in percent over rng_seeds, differences by rng_seed, seconds of a run."""
     head = " | ".join(f"{title} [95 %]" for title in MEASURED.values())
     lines = [
         f"| arm | {head} | more than the base | more than `plain` | seconds |",
@@ -264,7 +270,10 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if args.fresh and args.out.exists():
         shutil.rmtree(args.out)
-    rows = mined(args.out / "pairs")
+    rows, mining = mined(args.out / "pairs")
+    if mining is None:  # an earlier call may have mined them
+        mining = (read_json(args.out / "gain.json") or {}).get("mining_s")
+    told = "pairs mined before" if mining is None else f"pairs mined in {mining:.0f} s"
     results: dict[int, dict[str, dict[str, Any]]] = {}
     for rng_seed in args.rng_seeds:
         experiment = Experiment(rng_seed, args, rows)
@@ -274,9 +283,10 @@ def main(arguments: list[str] | None = None) -> int:
             whole = {seed: found for seed, found in results.items() if len(found) == len(args.arms)}
             shown = table(whole or results)
             write_json(
-                args.out / "gain.json", {"table": shown, "results": results, "sizes": experiment.sizes}
+                args.out / "gain.json",
+                {"table": shown, "results": results, "sizes": experiment.sizes, "mining_s": mining},
             )
-        print(f"\nafter rng_seeds {list(results)} ({experiment.sizes}):\n\n{shown}\n", flush=True)
+        print(f"\nafter rng_seeds {list(results)} ({experiment.sizes}; {told}):\n\n{shown}\n", flush=True)
     return 0
 
 

@@ -142,6 +142,7 @@ def prepare(
         if finding.level == "error":
             raise InputError(finding.where, finding.seen, finding.fix)
         progress.say(finding.text())
+    check_tasks(recipe)
     given = {
         name: given_pairs(recipe, name, "train")
         for name, domain in recipe.domains.items()
@@ -189,6 +190,14 @@ def check_training(recipe: EmbeddingRecipe, base: Path) -> None:
         import trainers
 
         trainers.check_embedder(str(base), options, trust_remote_code=recipe.model.trust_remote_code)
+
+
+def check_tasks(recipe: EmbeddingRecipe) -> None:
+    """Raise InputError for a name of `evaluate.mteb` that is no retrieval task; no data are fetched."""
+    from recipes.retrieval.mteb import find_task
+
+    for name in recipe.evaluate.mteb:
+        find_task(name)
 
 
 def known_texts(recipe: EmbeddingRecipe, texts: dict[str, list[str]]) -> dict[str, list[str]]:

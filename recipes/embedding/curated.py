@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.curation_files import named_sets, open_embed
 from recipes.embedding.checks import COMPARED
-from recipes.embedding.pairs import documents_of, written_pairs
+from recipes.embedding.pairs import documents_anywhere, written_pairs
 from recipes.embedding.schema import BASE, HeldOutShare
 from recipes.embedding.split import set_apart
 from recipes.judging import fetch_models, open_verifier
 from recipes.problems import Loaded
 from recipes.supervised import given_funnel
 from recipes.verdicts import verdict_row
-from synth.curate import CurateResult, curate
+from synth.curate import CurateOptions, CurateResult, curate
 from synth.curate.report import report_on
 from synth.curate.text import normalise
 from synth.records.errors import InputError
@@ -38,6 +38,7 @@ Row = dict[str, Any]
 Encoded = Callable[[], Any]
 """Opens the base model; gives its `encode`."""
 HELD_OUT = "held_out"
+PASSED = {"status": "pass", "reward": 1.0, "reason": None}
 GUIDED = ("not_retrieved", "false_negative")
 """What the verifier `pairs` says by the eyes of its guide."""
 
@@ -224,33 +225,53 @@ def decided(
     if options.text is None:
         options = replace(options, text=list(COMPARED))
     embed = open_embed(options)
-    rest = _without([row for row in rows if row["sample_id"] not in names], held_out_texts)
-    siblings = _siblings(rest, held)
+    # Models are measured on finding these, in any domain.
+    measured = [text for each in held_out_texts.values() for text in each]
+    rest = without_negatives([row for row in rows if row["sample_id"] not in names], measured)
+    siblings = _siblings(recipe, rest, held)
     known = {row["sample_id"] for row in siblings}
-    results = []
-    for is_judged in (True, False):
-        mine = [row for row in rest if ("status" in row) is is_judged and row["sample_id"] not in known]
-        if mine or not (is_judged or results):  # if nothing is left, that is the result
-            results.append(curate(mine, options, sets, embed=embed, language=detect))
-            name = "curation" if len({"status" in row for row in rest}) == 1 else f"curation-{len(results)}"
-            report_on(results[-1], mine, report / name)
-    results[0] = replace(results[0], dropped=[*results[0].dropped, *siblings])
-    done = [row for result in results for row in (*result.kept, *result.dropped)]
+    mine = [row for row in rest if row["sample_id"] not in known]
+    result = _curated(mine, options, sets, embed, report / "curation")
+    result = replace(result, dropped=[*result.dropped, *siblings])
+    done = [*result.kept, *result.dropped]
     told = {"decision": HELD_OUT, "decision_reason": HELD_OUT, "matched_id": None, "evidence": None}
     done += [{**row, **told} for row in held]
     done.sort(key=lambda row: row["sample_id"])
-    return Pairs(done, _funnel(rest, results, held, loaded))
+    return Pairs(done, _funnel(rest, result, held, loaded))
 
 
-def _siblings(rows: Iterable[Row], held: Iterable[Row]) -> list[Row]:
+def _curated(
+    rows: list[Row], options: CurateOptions, sets: Mapping[str, Any], embed: Any, report: Path
+) -> CurateResult:
+    """All pairs curated together. Among judged ones, those of domains without a verifier count as passed meanwhile."""
+    unjudged = {row["sample_id"] for row in rows if "status" not in row}
+    if len(unjudged) < len(rows):
+        rows = [{**PASSED, **row} for row in rows]
+    result = curate(rows, options, sets, embed=embed, language=detect)
+    report_on(result, rows, report)
+
+    def plain(row: Row) -> Row:
+        if row["sample_id"] not in unjudged:
+            return row
+        return {key: value for key, value in row.items() if key not in PASSED}
+
+    return replace(result, kept=list(map(plain, result.kept)), dropped=list(map(plain, result.dropped)))
+
+
+def _siblings(recipe: EmbeddingRecipe, rows: Iterable[Row], held: Iterable[Row]) -> list[Row]:
     """The pairs that other domains made of a held-out pair's document, dropped as contaminated by it. (A `group` has a
     meaning in its own domain alone, where the split has seen to it.)"""
-    documents = {name: row for row in held if row["group"] is None for name in documents_of(row)}
+
+    def names(row: Row) -> list[str]:
+        source = recipe.domains[row["domain"]].train
+        return documents_anywhere(row, source.path if source is not None else row["domain"])
+
+    documents = {name: row for row in held for name in names(row)}
     dropped = []
     for row in rows:
-        if row["group"] is not None or row.get("status", "pass") != "pass":
+        if row.get("status", "pass") != "pass":
             continue  # what failed is lost for that reason
-        others = (documents[name] for name in documents_of(row) if name in documents)
+        others = (documents[name] for name in names(row) if name in documents)
         other = next((each for each in others if each["domain"] != row["domain"]), None)
         if other is not None:
             told = {
@@ -262,9 +283,9 @@ def _siblings(rows: Iterable[Row], held: Iterable[Row]) -> list[Row]:
     return dropped
 
 
-def _without(rows: Iterable[Row], held_out_texts: Mapping[str, list[str]]) -> list[Row]:
-    """The pairs without negatives that models are measured on finding, in any domain."""
-    forms = {normalise(text) for texts in held_out_texts.values() for text in texts}
+def without_negatives(rows: Iterable[Row], texts: Iterable[str]) -> list[Row]:
+    """The pairs without negatives that are one of these texts, case and blanks aside."""
+    forms = {normalise(text) for text in texts}
     return [
         {**row, "negatives": [text for text in row["negatives"] if normalise(text) not in forms]}
         if row["negatives"]
@@ -274,19 +295,14 @@ def _without(rows: Iterable[Row], held_out_texts: Mapping[str, list[str]]) -> li
 
 
 def _funnel(
-    rest: list[Row], results: list[CurateResult], held: list[Row], loaded: Mapping[str, Loaded]
+    rest: list[Row], result: CurateResult, held: list[Row], loaded: Mapping[str, Loaded]
 ) -> dict[str, Any]:
     """The funnel of all pairs. Those held out were lost to training for that reason."""
 
     def shown(row: Row) -> Row:
         return {**row, "prompt": row["query"], "completion": row["positive"]}
 
-    decided = CurateResult(
-        [row for result in results for row in result.kept],
-        [shown(row) for result in results for row in result.dropped],
-        {},
-        results[0].curation,
-    )
+    decided = replace(result, dropped=[shown(row) for row in result.dropped])
     left_out = {n: {"unusable": each.unusable, "duplicate": each.duplicates} for n, each in loaded.items()}
     counts = given_funnel(rest, decided, left_out)
     for row in held:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -77,15 +78,31 @@ def exam_of(recipe: EmbeddingRecipe, own: Mapping[str, RetrievalSet]) -> Exam:
 
 
 def fixed_sets(recipe: EmbeddingRecipe) -> dict[str, RetrievalSet]:
-    """{domain: its held-out set} of the domains that are not measured on a share of their own pairs."""
+    """{domain: its held-out set} of the domains that are not measured on a share of their own pairs.
+
+    Raises InputError at the recipe's key for a set that cannot be read or has nothing to measure.
+    """
     found = {}
     for name, domain in recipe.domains.items():
+        key = f"domains.{name}.held_out"
         if isinstance(domain.held_out, Beir):
-            found[name] = read_beir(domain.held_out.beir, domain.held_out.split, name, domain.instruction)
+            with _standing_at(f"{key}.beir", name):
+                found[name] = read_beir(domain.held_out.beir, domain.held_out.split, name, domain.instruction)
         elif domain.held_out is not None and not isinstance(domain.held_out, HeldOutShare):
-            rows = given_pairs(recipe, name, "held_out").rows
-            found[name] = pairs_set(name, rows, distractor_texts(recipe, name))
+            rows, more = given_pairs(recipe, name, "held_out").rows, distractor_texts(recipe, name)
+            with _standing_at(key, name):
+                found[name] = pairs_set(name, rows, more)
     return found
+
+
+@contextmanager
+def _standing_at(key: str, name: str) -> Iterator[None]:
+    """Let errors of the set `name` begin with the recipe's key; those of its files name the place in them, too."""
+    try:
+        yield
+    except InputError as error:
+        where = key if error.where == name else f"{key}, {error.where}"
+        raise InputError(where, error.seen, error.fix) from None
 
 
 def all_sets(

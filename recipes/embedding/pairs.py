@@ -1,13 +1,14 @@
 """Pairs of a recipe: read from their source or from the run that wrote them, columns mapped, ids given.
 
 A pair is a dict: `sample_id, problem_id, domain, query, positive, negatives, instruction, source, group, meta` and,
-under `known`, all that its verifier may look at. Its `group` is what its row says; `documents_of` finds
-some where it says none.
+under `known`, all that its verifier may look at.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ Row = dict[str, Any]
 NEEDED = ("query", "positive")
 DOCUMENT = ("document_id", "passage_id", "path")
 """What generators leave in `meta` that says from which document a pair comes."""
+_HOLDS_ANYWHERE = re.compile(rf"path {re.escape(os.sep)}.*|(document|passage)_id [0-9a-f]{{16}}", re.DOTALL)
+"""Of these names (see `documents_of`) a path from the root, and the form of `content_hash`."""
 
 
 def given_pairs(recipe: EmbeddingRecipe, name: str, part: str) -> Loaded:
@@ -131,14 +134,18 @@ def _repaired(value: Any) -> Any:
 
 
 def documents_of(row: Mapping[str, Any]) -> list[str]:
-    """The group of a pair, or else every name of the document that it was made from, as far as either is known.
+    """Every name of the document that a pair was made from, as far as one is known.
 
     Two generators may have read one document and know it by different names, so each of them counts.
     """
-    if row["group"] is not None:
-        return [f"group {row['group']}"]
     meta = meta_of(row)
     return [f"{name} {meta[name]}" for name in DOCUMENT if meta.get(name) is not None]
+
+
+def documents_anywhere(row: Mapping[str, Any], source: str) -> list[str]:
+    """The same as names that hold beyond `source`, what the pair's domain reads: 3 in one file is not 3 in another, but
+    an absolute path and a hash of a text mean the same everywhere."""
+    return [name if _HOLDS_ANYWHERE.fullmatch(name) else f"{source}: {name}" for name in documents_of(row)]
 
 
 def distractor_texts(recipe: EmbeddingRecipe, name: str) -> list[str]:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recipes.embedding.beside import located
+from recipes.embedding.beside import RESCORE, located
 from synth.records.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str]
 BATCH = 64
-KEY = "mine.rescore.model"
 
 
 def scorer(section: Rescore | None, recipe: EmbeddingRecipe) -> Callable[[Sequence[Pair]], Any] | None:
@@ -51,7 +50,7 @@ class _Bi:
         import trainers
 
         hub = {"trust_remote_code": self._recipe.model.trust_remote_code}
-        return trainers.open_encoder(str(located(KEY, self._section.model)), hub=hub)
+        return trainers.open_encoder(str(located(RESCORE, self._section.model, self._section.kind)), hub=hub)
 
 
 class _Cross:
@@ -72,11 +71,14 @@ class _Cross:
         package: Any = importlib.import_module("sentence_transformers")
         trust = self._recipe.model.trust_remote_code
         try:
-            model = package.CrossEncoder(str(located(KEY, self._section.model)), trust_remote_code=trust)
+            model = package.CrossEncoder(
+                str(located(RESCORE, self._section.model, self._section.kind)), trust_remote_code=trust
+            )
         except (OSError, ValueError) as error:
             first = str(error).strip().split("\n")[0]
-            raise InputError(KEY, first, "name a cross-encoder") from None
-        if model.config.num_labels != 1:
-            seen = f"{self._section.model} gives {model.config.num_labels} scores a pair"
-            raise InputError(KEY, seen, "name a cross-encoder with one score")
+            raise InputError(RESCORE, first, "name a cross-encoder") from None
+        # Not its configuration's: a causal model's speaks of a head that it does not have.
+        if model.num_labels != 1:
+            seen = f"{self._section.model} gives {model.num_labels} scores a pair"
+            raise InputError(RESCORE, seen, "name a cross-encoder with one score")
         return model

@@ -34,7 +34,7 @@ from synth.records.jsonl import write_json
 from synth.store import Stage, read_json, read_parts
 
 if TYPE_CHECKING:
-    from synth.retrieval import Found
+    from synth.retrieval import Found, Rescore
 
 log = logging.getLogger("synthloop")
 Row = dict[str, Any]
@@ -133,9 +133,10 @@ def _mine(ctx: Context, index: int, pairs: Pairs, accepted: Tuned) -> Row:
         kept: dict[str, list[Row]] = {}
         for row in pairs.kept:
             kept.setdefault(row["domain"], []).append(row)
+        rescore = scorer(ctx.recipe.mine.rescore, ctx.recipe)
         with ctx.progress.stage(f"round {index}: mining negatives", len(kept)) as bar:
             for name, mine in kept.items():
-                found, told[name] = _mined(ctx, mine, pairs.answers, accepted)
+                found, told[name] = _mined(ctx, mine, pairs.answers, accepted, rescore)
                 rows += found
                 bar.advance()
         for row in rows:
@@ -148,7 +149,11 @@ def _mine(ctx: Context, index: int, pairs: Pairs, accepted: Tuned) -> Row:
 
 
 def _mined(
-    ctx: Context, rows: list[Row], answers: list[tuple[str, str]], accepted: Tuned
+    ctx: Context,
+    rows: list[Row],
+    answers: list[tuple[str, str]],
+    accepted: Tuned,
+    rescore: Rescore | None,
 ) -> tuple[list[Row], Row]:
     """One domain's pairs with negatives out of its own documents, none of which is known to answer, and the counts."""
     from synth.retrieval import mine_negatives
@@ -161,9 +166,8 @@ def _mined(
     mined = mine_negatives(
         asked,
         options,
-        corpus=None,
         encode=ctx.encoders.at(accepted.path).encode if options.dense else None,
-        rescore=scorer(ctx.recipe.mine.rescore, ctx.recipe),
+        rescore=rescore,
         known=answers,
         rng_seed=ctx.recipe.rng_seed,
     )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from recipes import models
 from recipes.embedding.context import Encoders
-from recipes.embedding.curated import held_out_ids, held_out_pairs, judged, with_verdict
-from recipes.embedding.measure import all_sets, exam_of, fixed_sets, kept_scores
+from recipes.embedding.curated import held_out_ids, held_out_pairs, judged, with_verdict, without_negatives
+from recipes.embedding.measure import all_sets, exam_of, fixed_sets, kept_scores, texts_of
 from recipes.embedding.pairs import given_pairs
 from recipes.embedding.schema import HeldOutShare
 from recipes.embedding.training import split_validation, tune
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 def train_alone(recipe: EmbeddingRecipe, data: str | None, out: Path, progress: Progress) -> Path:
     """`synth train`: rows of `data` (JSONL or parquet file, run or stage directory), else the recipe's given pairs
-    without those that `held_out: {share}` sets apart.
+    without those that `held_out: {share}` sets apart, and without negatives that are held-out texts.
 
     Nothing is verified, curated or mined. Raises InputError when there are no pairs.
     """
@@ -74,7 +74,10 @@ def _given(recipe: EmbeddingRecipe) -> list[Row]:
         if domain.train is not None
     }
     apart = held_out_ids(recipe, loaded)
-    return [row for each in loaded.values() for row in each.rows if row["sample_id"] not in apart]
+    held = {name: [row for row in each.rows if row["sample_id"] in apart] for name, each in loaded.items()}
+    texts = texts_of(all_sets(recipe, fixed_sets(recipe), held))
+    rows = [row for each in loaded.values() for row in each.rows if row["sample_id"] not in apart]
+    return without_negatives(rows, [text for each in texts.values() for text in each])
 
 
 def evaluate_alone(

@@ -68,5 +68,7 @@ def _marks(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What two pairs must not share across the sides; one's query may be another's document."""
     yield "text", normalise(row["query"])
     yield "text", normalise(row["positive"])
+    if row["group"] is not None:
+        yield "group", row["group"]
     for document in documents_of(row):
         yield "document", document

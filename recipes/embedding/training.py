@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipes import models
 from recipes.embedding.beside import located
+from recipes.embedding.curated import without_negatives
 from recipes.embedding.split import set_apart
 from recipes.improve import training_facts
 from recipes.retrieval.evaluation import evaluate_retrieval
@@ -39,13 +40,8 @@ def split_validation(recipe: EmbeddingRecipe, rows: list[Row]) -> tuple[list[Row
         return rows, []
     apart = set_apart(rows, share, recipe.rng_seed, "train.validation_share", "validation")
     validation = [row for row in rows if row["sample_id"] in apart]
-    documents = {row["positive"] for row in validation}
-    trained = [
-        {**row, "negatives": [text for text in row["negatives"] if text not in documents]}
-        for row in rows
-        if row["sample_id"] not in apart
-    ]
-    return trained, validation
+    trained = [row for row in rows if row["sample_id"] not in apart]
+    return without_negatives(trained, [row["positive"] for row in validation]), validation
 
 
 def tune(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 from recipes.embedding import context, writing
-from recipes.embedding.beside import located, models_beside
+from recipes.embedding.beside import Kind, located, models_beside
 from recipes.embedding.checks import COMPARED
 from recipes.embedding.context import Encoders, check_training
 from recipes.embedding.curated import held_out_ids, pair_verifier
@@ -29,6 +30,7 @@ def validate(recipe: EmbeddingRecipe) -> list[Finding]:
         partial(_model, recipe),
         *(partial(_beside, *named) for named in models_beside(recipe)),
         *(partial(_domain, recipe, name) for name in recipe.domains),
+        partial(_tasks, recipe),
         partial(_measuring, recipe),
     ]
     for check in checks:
@@ -51,9 +53,9 @@ def _model(recipe: EmbeddingRecipe) -> Iterator[Finding]:
         yield Finding("warning", "model.path", f"{path} {NOT_YET}")
 
 
-def _beside(where: str, name: str) -> Iterator[Finding]:
+def _beside(where: str, name: str, kind: Kind) -> Iterator[Finding]:
     if means_folder(name):
-        located(where, name)
+        located(where, name, kind)
     elif in_hub_cache(name, None) is None:
         yield Finding("warning", where, f"{name} {NOT_YET}")
 
@@ -71,6 +73,12 @@ def _domain(recipe: EmbeddingRecipe, name: str) -> Iterator[Finding]:
             seen = f"{len(loaded.duplicates)} pairs stand there twice"
             yield Finding("warning", f"domains.{name}.train", seen, "they count once")
     distractor_texts(recipe, name)
+
+
+def _tasks(recipe: EmbeddingRecipe) -> Iterator[Finding]:
+    if importlib.util.find_spec("mteb") is not None:  # told already where it is missing
+        context.check_tasks(recipe)
+    return iter(())
 
 
 def _measuring(recipe: EmbeddingRecipe) -> Iterator[Finding]:

@@ -105,12 +105,11 @@ def make_index(
     ids, texts = read_documents(path, fields, id_field)
     from trainers import open_encoder
 
-    encode, parts = open_encoder(model).encode, []
+    name = _opened_by(model)
+    encode, parts = open_encoder(name).encode, []
     for begin in range(0, len(texts), ENCODED):
         on_progress(begin, len(texts))
         parts.append(encoded(encode, texts[begin : begin + ENCODED], "document"))
-    folder = Path(model).expanduser()
-    name = str(folder.resolve()) if folder.is_dir() else model
     facts = {"model": name, "model_hash": digest, "instruction": instruction}
     return open_index(write_index(out, ids, texts, np.concatenate(parts), facts))
 
@@ -124,6 +123,12 @@ def named_hash(model: str, where: str) -> str:
         fix = "give the folder of an embedding model with --model"
         raise InputError(where, f"no such folder: {model}", fix)
     return content_hash("model", model)
+
+
+def _opened_by(model: str) -> str:
+    """A model's folder in full, or its name on the hub. No shell expands the tilde of `--model=~/m`."""
+    folder = Path(model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else model
 
 
 def search_index(
@@ -153,4 +158,4 @@ def search_index(
     from trainers import open_encoder
 
     told = index.manifest["instruction"] if instruction is None else instruction
-    return index.search(encoded(open_encoder(name).encode, [query], "query", told)[0], k)
+    return index.search(encoded(open_encoder(_opened_by(name)).encode, [query], "query", told)[0], k)

@@ -13,32 +13,35 @@ from typing import Any
 from recipes.retrieval.sets import RetrievalSet, document_text
 from synth.records.errors import InputError, WorkError
 
+KEY = "evaluate.mteb"
 PIP = "pip install 'synthloop[mteb]'"
+
+
+def find_task(name: str) -> Any:
+    """The retrieval task of that name; nothing is fetched. Raises InputError for an unknown task or one that is no
+    retrieval, or where `mteb` is missing."""
+    try:
+        package: Any = importlib.import_module("mteb")
+    except ImportError as error:
+        raise InputError(KEY, f"'{name}' needs the package mteb ({error})", PIP) from None
+    try:
+        task = package.get_task(name)
+    except KeyError as error:
+        raise InputError(KEY, f"no task '{name}'", _first_line(error.args[0] if error.args else "")) from None
+    if task.metadata.type != "Retrieval":
+        raise InputError(KEY, f"'{name}' is a task of type {task.metadata.type}", "name a retrieval task")
+    return task
 
 
 def read_mteb(name: str, instruction: str = "") -> list[RetrievalSet]:
     """The sets of a retrieval task, one for each subset and split that it evaluates on; a single one has the task's
-    name, several are NAME/SUBSET/SPLIT. Raises InputError for an unknown task or one that is no retrieval, or where
-    `mteb` is missing; WorkError when its data cannot be had."""
-    try:
-        package: Any = importlib.import_module("mteb")
-    except ImportError as error:
-        raise InputError("mteb", f"'{name}' needs the package mteb ({error})", PIP) from None
-    try:
-        task = package.get_task(name)
-    except KeyError as error:
-        raise InputError(
-            "mteb", f"no task '{name}'", _first_line(error.args[0] if error.args else "")
-        ) from None
-    if task.metadata.type != "Retrieval":
-        raise InputError("mteb", f"'{name}' is a task of type {task.metadata.type}", "name a retrieval task")
+    name, several are NAME/SUBSET/SPLIT. Raises what `find_task` raises, and WorkError when its data cannot be had."""
+    task = find_task(name)
     try:
         task.load_data()
     except (OSError, ValueError, RuntimeError) as error:
         fix = "check the network, or use a folder in BEIR's layout"
-        raise WorkError(
-            "mteb", f"the data of '{name}' could not be had ({_first_line(error)})", fix
-        ) from None
+        raise WorkError(KEY, f"the data of '{name}' could not be had ({_first_line(error)})", fix) from None
     parts = list(_parts(task))
     same = bool(getattr(task, "ignore_identical_ids", False))
     return [

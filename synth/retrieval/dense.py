@@ -49,11 +49,7 @@ def encoded(
 
 
 def encoded_blocks(
-    encode: Encode,
-    texts: Sequence[str],
-    role: str,
-    instruction: str | Sequence[str] = "",
-    size: int = ENCODED,
+    encode: Encode, texts: Sequence[str], role: str, instruction: str | Sequence[str] = ""
 ) -> Iterator[Vectors]:
     """The same in blocks of `ENCODED` texts."""
     for begin in range(0, len(texts), ENCODED):

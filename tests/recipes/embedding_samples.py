@@ -47,28 +47,67 @@ def pairs(topics: Sequence[str] = TOPICS[:8], seed: int = 0) -> list[dict[str, A
 
 def encoder(folder: Path, seed: int = 0) -> Path:
     """A random BERT of two layers with a word tokenizer: mean pooling, no sentence-transformers layout."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertModel
 
-    vocabulary = {word: place for place, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS))}
+    return _bert(BertModel, folder, seed)
+
+
+def cross_encoder(folder: Path, scores: int = 1) -> Path:
+    """The same with a random head that gives a pair of texts its scores."""
+    from transformers import BertForSequenceClassification
+
+    return _bert(BertForSequenceClassification, folder, 0, num_labels=scores)
+
+
+def causal_reranker(folder: Path) -> Path:
+    """A random Llama of two layers that can say yes and no."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    size = _word_tokenizer(folder, (*WORDS, "yes", "no"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=size, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+            max_position_embeddings=64, initializer_range=0.5,
+        )  # fmt: skip
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def _bert(kind: Any, folder: Path, seed: int, **more: Any) -> Path:
+    import torch
+    from transformers import BertConfig
+
+    size = _word_tokenizer(folder, WORDS)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = BertConfig(
+            vocab_size=size, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+            max_position_embeddings=64, initializer_range=0.5, **more,
+        )  # fmt: skip
+        kind(config).save_pretrained(folder)
+    return folder
+
+
+def _word_tokenizer(folder: Path, words: Sequence[str]) -> int:
+    """Save a tokenizer of these words; returns how many ids it has."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: place for place, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", model_max_length=64
     )
     fast.save_pretrained(folder)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        config = BertConfig(
-            vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-            intermediate_size=64, max_position_embeddings=64, initializer_range=0.5,
-        )  # fmt: skip
-        BertModel(config).save_pretrained(folder)
-    return folder
+    return len(vocabulary)
 
 
 def tree(model: Path, folder: Path, **changes: Any) -> dict[str, Any]:

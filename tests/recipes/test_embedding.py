@@ -532,11 +532,18 @@ def test_a_writer_asks_for_queries_of_the_users_documents(fakes: Fakes, tmp_path
     assert {len(each) for each in sides.values()} == {1}
 
 
-def test_no_other_generator_trains_on_a_held_out_document(fakes: Fakes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("grouped", [False, True])
+def test_no_other_generator_trains_on_a_held_out_document(
+    grouped: bool, fakes: Fakes, tmp_path: Path
+) -> None:
     """Queries that a model wrote are held out; sections of the same documents are mined in another domain."""
     with Stub(answer=answer) as stub:
         made = {**asked(fakes, tmp_path, stub), "curate": {"decontaminate": None}}
         rows = [{"text": f"# Annals {n}\n\n{document(n)}", "title": f"Annals {n}"} for n in range(4)]
+        if grouped:
+            rows = [{**row, "group": f"binder {n // 2}"} for n, row in enumerate(rows)]
+            made["domains"]["notes"]["train"] = str(write_rows(tmp_path / "grouped.jsonl", rows))
+            made["domains"]["notes"]["held_out"] = {"share": 0.5}
         written = str(write_rows(tmp_path / "documents.jsonl", rows))
         generator = {"name": "mined_pairs", "options": {"kind": "heading_section", "min_words": 1}}
         made["domains"]["sections"] = {"train": written, "generator": generator}

@@ -3,13 +3,16 @@ measured, and no text that is known to answer a query, or is measured on, become
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from embedding_samples import TOPICS, dataset, decisions, pairs, run
 from fake_embedder import Fakes
 from recipe_samples import write_rows
 
+from recipes.cli import main
 from synth.records.errors import WorkError
 from synth.store import read_parts
 
@@ -51,6 +54,23 @@ def test_a_held_out_pair_that_is_wrong_in_itself_is_not_measured_on(fakes: Fakes
         run(fakes.tree(**changes), tmp_path / "run")
 
 
+@pytest.mark.parametrize("named", ["document_id", "passage_id", "path"])
+def test_a_document_of_another_file_is_another_document(named: str, fakes: Fakes, tmp_path: Path) -> None:
+    """Names that users give their documents hold in one file; two domains of one file mean the same by them."""
+    made = fakes.tree(**{"domains.it.held_out": {"share": 0.25}, "curate": {"decontaminate": None}})
+    for name, seed in (("it", 0), ("more", 3)):
+        rows = [{**row, named: number // 2} for number, row in enumerate(pairs(seed=seed))]
+        train = str(write_rows(tmp_path / f"{name}.jsonl", rows))
+        made["domains"].setdefault(name, {"verifier": None})["train"] = train
+    run(made, tmp_path / "apart")
+    assert "contaminated" not in decisions(tmp_path / "apart")
+    turned = {"query": "positive", "positive": "query"}
+    train = made["domains"]["it"]["train"]
+    made["domains"]["more"] = {"train": train, "columns": turned, "verifier": None}
+    run(made, tmp_path / "same")
+    assert decisions(tmp_path / "same")["contaminated"] > 0
+
+
 # ---- Negatives ---------------------------------------------------------------------------------------------------
 
 
@@ -79,6 +99,58 @@ def test_no_held_out_document_of_any_domain_is_a_negative(
     held = {row["positive"].upper() for row in told}
     assert len(held) == (12 if held_out == "share" else 24)
     assert trained(fakes)["who ? 0"] == [text for text in negatives if text not in held]
+
+
+@pytest.mark.parametrize("held_out", ["share", "rows"])
+def test_train_alone_takes_held_out_documents_from_negatives(
+    held_out: str, fakes: Fakes, tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {"mine.method": "none", "domains.it.verifier": None}
+    if held_out == "share":
+        changes["domains.it.held_out"] = {"share": 0.25}
+    made = fakes.tree(**changes)
+    every = [*pairs(), *pairs(TOPICS[8:], seed=1)]
+    negatives = ["surely none .", *(row["positive"].upper() for row in every)]
+    rows = [{"query": "who ?", "positive": "one .", "negatives": negatives}]
+    made["domains"]["more"] = {"train": str(write_rows(tmp_path / "more.jsonl", rows)), "verifier": None}
+    run(made, tmp_path / "run")
+    in_a_run = trained(fakes)["who ?"]
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(made))
+    assert main(["train", str(recipe), "--out", str(tmp_path / "model")]) == 0
+    assert trained(fakes)["who ?"] == in_a_run != negatives
+
+
+def test_no_document_that_is_searched_in_training_is_a_negative(fakes: Fakes, tmp_path: Path) -> None:
+    train = {"train.validation_share": 0.25, "train.eval_every": 1}
+    made = fakes.tree(**{"mine.method": "none", "domains.it.verifier": None, **train})
+    rows = pairs()
+    negatives = ["surely none .", *(row["positive"].upper() for row in rows)]
+    given = [
+        {**row, "negatives": [text for text in negatives if text != row["positive"].upper()]} for row in rows
+    ]
+    made["domains"]["it"]["train"] = str(write_rows(tmp_path / "given.jsonl", given))
+    run(made, tmp_path / "run")
+    left = {row["positive"].upper() for row in fakes.trained[-1].rows}
+    assert 0 < len(left) < len(rows)
+    assert all({*row["negatives"]} <= {"surely none .", *left} for row in fakes.trained[-1].rows)
+
+
+def test_pairs_of_domains_with_and_without_a_verifier_are_curated_together(
+    fakes: Fakes, tmp_path: Path
+) -> None:
+    """What is equal is a duplicate, one selection is made of all, and unjudged pairs stay unjudged."""
+    changes = {"curate": {"dedup": {"method": "exact"}, "min_reward": 0.5, "select": {"size": 30}}}
+    made = fakes.tree(**{"mine.method": "none", "domains.it.verifier": {"name": "pairs"}, **changes})
+    more = str(write_rows(tmp_path / "more.jsonl", [*pairs()[:3], *pairs(TOPICS[4:8], seed=2)]))
+    made["domains"]["more"] = {"train": more, "verifier": None}
+    run(made, tmp_path / "run")
+    told = decisions(tmp_path / "run")
+    assert (told["kept"], told["duplicate"] >= 3) == (30, True)
+    rows = dataset(tmp_path / "run", decision=None)
+    kept = [row for row in rows if row["decision"] == "kept"]
+    assert {row["domain"] for row in kept} == {"it", "more"}
+    assert {(row["domain"], row["status"]) for row in kept} == {("it", "pass"), ("more", None)}
 
 
 def test_a_query_may_have_any_number_of_answers(fakes: Fakes, tmp_path: Path) -> None:

@@ -1,53 +1,90 @@
-"""The embedding benchmark reuses what it measured only on the same pairs."""
+"""What the embedding benchmark tells: reused only on the same pairs, compared on them, and timed as a whole."""
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from benchmark_scripts import script
 
+ROWS = [
+    {"domain": domain, "query": f"q{n}", "positive": f"p{n}", "module": f"m{n}"}
+    for n, domain in enumerate(["functions"] * 6 + ["names", "packages"])
+]
+WALL_S = 7.0
 
-def test_a_measured_arm_is_not_reused_with_other_pairs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    benchmark = script("embedding_gain")
+
+@pytest.fixture
+def benchmark() -> ModuleType:
+    return script("embedding_gain")
+
+
+@pytest.fixture
+def runs(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders of all runs, each of which takes WALL_S and trains for two seconds of them."""
     scores = {"functions": {"ndcg@10": {"value": 0.5}}, "sts-test": {"spearman": {"value": 0.8}}}
-    runs: list[Path] = []
+    found: list[Path] = []
 
     def run(recipe: Any, place: Path) -> Any:
-        runs.append(place)
-        return SimpleNamespace(rounds=[{"base": scores, "model": scores, "timings": {}}])
+        found.append(place)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "recipe.yaml").touch()
+        return SimpleNamespace(rounds=[{"base": scores, "model": scores, "timings": {"train": 2.0}}])
 
     monkeypatch.setattr(benchmark, "run", run)
+    monkeypatch.setattr(benchmark, "time", SimpleNamespace(monotonic=lambda: WALL_S * len(found)))
     monkeypatch.setattr(benchmark, "evaluate_stage", lambda *given: {"scores": scores})
     monkeypatch.setattr(benchmark, "transfer_rows", lambda data: [{"query": "a", "positive": "b"}])
     monkeypatch.setattr(benchmark, "HELD_OUT", 2)
+    return found
+
+
+def test_a_measured_arm_is_not_reused_with_other_pairs(
+    benchmark: ModuleType, runs: list[Path], tmp_path: Path
+) -> None:
     args = Namespace(out=tmp_path, model=str(tmp_path), data=tmp_path, set=[])
-    rows = [
-        {"domain": domain, "query": f"q{n}", "positive": f"p{n}", "module": f"m{n}"}
-        for n, domain in enumerate(["functions"] * 6 + ["names", "packages"])
-    ]
 
     def measured(pairs: list[dict[str, Any]]) -> dict[str, Any]:
         return benchmark.Experiment(0, args, pairs).arm("shipped")
 
-    first = measured(rows)
-    assert measured(rows) == first
+    first = measured(ROWS)
+    assert measured(ROWS) == first
     assert len(runs) == 1
     for number in range(8):  # of pairs to tune on, of every kind, and of held-out ones
-        changed = [{**row, "positive": "other"} if row is rows[number] else row for row in rows]
+        changed = [{**row, "positive": "other"} if row is ROWS[number] else row for row in ROWS]
         with pytest.raises(SystemExit, match="was measured with another recipe or other pairs"):
             measured(changed)
     assert len(runs) == 1
 
 
-def test_the_table_compares_on_the_same_division() -> None:
+def test_seconds_are_those_of_whole_runs(
+    benchmark: ModuleType, runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that is taken up again nobody knows them; what an earlier call measured is kept."""
+    pairs = [{**row, "domain": "packages", "decision": "kept"} for row in ROWS]
+    monkeypatch.setattr(benchmark, "read_parts", lambda folder: pairs)
+
+    def measured(out: Path, arm: str) -> tuple[Any, Any]:
+        words = ["--out", str(out), "--model", str(tmp_path), "--data", str(tmp_path), "--rng-seeds", "0"]
+        assert benchmark.main([*words, "--arms", arm]) == 0
+        told = json.loads((out / "gain.json").read_text())
+        return told["mining_s"], told["results"]["0"][arm]["seconds"]
+
+    once = measured(tmp_path / "whole", "plain")
+    assert once == measured(tmp_path / "whole", "plain") == (WALL_S, WALL_S)
+    assert len(runs) == 3  # the pairs are asked for again
+    for begun in ("pairs", "rng-seed-0/plain"):
+        (tmp_path / "part" / begun).mkdir(parents=True)
+        (tmp_path / "part" / begun / "recipe.yaml").touch()
+    assert measured(tmp_path / "part", "plain") == (None, None)
+
+
+def test_the_table_compares_on_the_same_division(benchmark: ModuleType) -> None:
     """Divisions differ by more than arms do: the gain's interval is that of paired differences."""
-    benchmark = script("embedding_gain")
 
     def arm(base: float, model: float, **more: float) -> dict[str, Any]:
         return {

@@ -356,7 +356,8 @@ def test_mining_options_reach_the_search_unchanged(
         **changed,
         "window": (2, 30),
     }
-    assert (call.corpus, call.rescore) == (None, None)
+    assert call.rescore is None
+    assert "corpus" not in vars(call)
 
 
 def test_method_none_of_mining_keeps_what_rows_bring_along(fakes: Fakes, tmp_path: Path) -> None:
@@ -380,25 +381,37 @@ def test_rescore_by_another_embedder(fakes: Fakes, mining: list[SimpleNamespace]
     assert evidence[query]["positive_score"] == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_round_opens_the_model_that_rescores_once(fakes: Fakes, tmp_path: Path) -> None:
+    other = fakes.model("other", 0.0)
+    made = fakes.tree(**{"mine.rescore": str(other)})
+    more = write_rows(tmp_path / "more.jsonl", pairs(TOPICS[:4], seed=2))
+    made["domains"]["more"] = {"train": str(more)}
+    run(made, tmp_path / "run")
+    assert [encoder.folder for encoder in fakes.opened].count(other) == 1
+
+
 def test_rescore_by_a_cross_encoder(
     fakes: Fakes, mining: list[SimpleNamespace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reranker = fakes.model("reranker", 0.0)
+    (reranker / "config.json").write_text(json.dumps({"architectures": ["BertForSequenceClassification"]}))
+
     class CrossEncoder:
-        config = SimpleNamespace(num_labels=1)
+        num_labels = 1
 
         def __init__(self, path: str, trust_remote_code: bool) -> None:
-            assert (path, trust_remote_code) == (str(fakes.base), False)
+            assert (path, trust_remote_code) == (str(reranker), False)
 
         def predict(self, pairs: list[tuple[str, str]], **more: Any) -> Any:
             return np.array([len(query) - len(text) for query, text in pairs], np.float32)
 
     package = SimpleNamespace(CrossEncoder=CrossEncoder, __spec__="here")
     monkeypatch.setitem(sys.modules, "sentence_transformers", package)
-    rescore = {"model": str(fakes.base), "kind": "cross"}
+    rescore = {"model": str(reranker), "kind": "cross"}
     run(fakes.tree(**{"mine.rescore": rescore, "domains.it.verifier": None}), tmp_path / "run")
     (call,) = mining
     assert call.rescore([("abc", "a"), ("a", "abc")]).tolist() == [2, -2]
-    CrossEncoder.config.num_labels = 3
+    CrossEncoder.num_labels = 3
     with pytest.raises(InputError, match=r"mine\.rescore\.model: .* gives 3 scores a pair"):
         run(fakes.tree(**{"mine.rescore": rescore, "domains.it.verifier": None}), tmp_path / "other")
 
@@ -570,7 +583,9 @@ def test_sts_and_mteb_are_told_beside_the_domains(
         for word in ("cost", "age")
     ]
     sts = write_rows(tmp_path / "similar.jsonl", rows)
-    mteb = SimpleNamespace(read_mteb=lambda name: [pairs_set(name, pairs(TOPICS[:2], seed=3))])
+    mteb = SimpleNamespace(
+        find_task=lambda name: None, read_mteb=lambda name: [pairs_set(name, pairs(TOPICS[:2], seed=3))]
+    )
     monkeypatch.setitem(sys.modules, "recipes.retrieval.mteb", mteb)
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: SimpleNamespace())
     changes = {"evaluate.sts": [str(sts)], "evaluate.mteb": ["SciFact"]}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from embedding_samples import encoder, run, tree
+from embedding_samples import causal_reranker, cross_encoder, dataset, encoder, run, tree
 from fake_embedder import Fakes
 
 from recipes import models
@@ -42,6 +45,149 @@ def test_a_further_model_that_is_not_there(name: str, change: str, fakes: Fakes,
     assert fakes.encoded == []
 
 
+# ---- Kinds of models ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of small models: what transformers saves, and under `saved-` what sentence-transformers makes of it."""
+    package = pytest.importorskip("sentence_transformers")
+    folder = tmp_path_factory.mktemp("kinds")
+    embedder = package.SentenceTransformer(str(encoder(folder / "embedder")))
+    embedder.save_pretrained(str(folder / "saved-embedder"))
+    reranker = package.CrossEncoder(str(cross_encoder(folder / "reranker")))
+    reranker.save_pretrained(str(folder / "saved-reranker"))
+    cross_encoder(folder / "classifier", scores=3)
+    causal = package.SentenceTransformer(str(causal_reranker(folder / "causal")))
+    causal.save_pretrained(str(folder / "saved-causal"))
+    # As embedders are published that were tuned from a causal model.
+    claim(folder / "saved-causal", "LlamaForCausalLM")
+    return folder
+
+
+def claim(folder: Path, *architectures: str) -> None:
+    """Let the model's config.json name these architectures."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": architectures}))
+
+
+def changes(kind: str, model: Path) -> tuple[str, dict[str, Any]]:
+    """(key that errors name, change of the recipe): the model as one that rescores, `bi` or `cross`, or as guide."""
+    if kind == "guide":
+        return "train.guide", {"train.guide": str(model)}
+    return "mine.rescore.model", {"mine.rescore": {"model": str(model), "kind": kind}}
+
+
+EMBEDDER = {
+    "bi": "name an embedder, or set mine.rescore.kind: cross",
+    "guide": "name an embedder",
+}
+RERANKER = "name a cross-encoder, or set mine.rescore.kind: bi"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said", "fix"),
+    [
+        ("cross", "embedder", "is not a cross-encoder: its config.json says BertModel", RERANKER),
+        ("cross", "saved-embedder",
+         "is not a cross-encoder: sentence-transformers saved it as SentenceTransformer", RERANKER),
+        ("cross", "saved-causal", "is not a cross-encoder: sentence-transformers saved it as SentenceTransformer",
+         RERANKER),
+        *((kind, "reranker", "is not an embedder: its config.json says BertForSequenceClassification", fix)
+          for kind, fix in EMBEDDER.items()),
+        *((kind, "saved-reranker", "is not an embedder: sentence-transformers saved it as CrossEncoder", fix)
+          for kind, fix in EMBEDDER.items()),
+    ],
+)  # fmt: skip
+def test_a_model_of_the_wrong_kind(
+    kind: str, name: str, said: str, fix: str, kinds: Path, fakes: Fakes, tmp_path: Path
+) -> None:
+    key, change = changes(kind, kinds / name)
+    assert refused(fakes.tree(**change), tmp_path / "run") == f"{key}: {kinds / name} {said}\n  {fix}"
+    assert fakes.encoded == []
+
+
+@pytest.mark.parametrize("config", ["{", "[]", "\xff"])
+def test_a_model_whose_config_cannot_be_read(config: str, fakes: Fakes, tmp_path: Path) -> None:
+    model = fakes.model("broken", 0.0)
+    (model / "config.json").write_bytes(config.encode("latin-1"))
+    said = refused(fakes.tree(**{"train.guide": str(model)}), tmp_path / "run")
+    assert said.startswith(f"train.guide: {model / 'config.json'} is no JSON object")
+
+
+@pytest.mark.parametrize("architectures", [[], ["BertForPreTraining"]])
+def test_a_model_that_does_not_say_it_scores_pairs(
+    architectures: list[str], fakes: Fakes, tmp_path: Path
+) -> None:
+    model = fakes.model("other", 0.0)
+    claim(model, *architectures)
+    _, change = changes("cross", model)
+    says = architectures[0] if architectures else "nothing of it"
+    assert f"is not a cross-encoder: its config.json says {says}\n" in refused(
+        fakes.tree(**change), tmp_path / "run"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "architecture"),
+    [
+        ("cross", "reranker", None),
+        ("cross", "causal", None),
+        ("cross", "saved-reranker", "BertModel"),  # the layout says what it is
+        *((kind, "embedder", None) for kind in EMBEDDER),
+        *((kind, "causal", None) for kind in EMBEDDER),
+        *((kind, "saved-embedder", "BertForSequenceClassification") for kind in EMBEDDER),
+    ],
+)
+def test_a_model_of_the_right_kind(
+    kind: str, name: str, architecture: str | None, kinds: Path, fakes: Fakes, tmp_path: Path
+) -> None:
+    model = tmp_path / name
+    shutil.copytree(kinds / name, model)
+    if architecture:
+        claim(model, architecture)
+    assert validate(load_any(fakes.tree(**changes(kind, model)[1]))) == []
+
+
+def evidence(out: Path) -> dict[tuple[str, str], float]:
+    """{(query, positive): the score that mining found for it}."""
+    return {
+        (row["query"], row["positive"]): json.loads(row["evidence"])["positive_score"] for row in dataset(out)
+    }
+
+
+def test_a_real_cross_encoder_rescores(kinds: Path, fakes: Fakes, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, BertForSequenceClassification
+
+    folder = kinds / "reranker"
+    run(fakes.tree(**changes("cross", folder)[1]), tmp_path / "run")
+    found = evidence(tmp_path / "run")
+    batch = AutoTokenizer.from_pretrained(folder)(
+        [query for query, _ in found], [text for _, text in found], padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        logits = BertForSequenceClassification.from_pretrained(folder)(**batch).logits
+    expected = torch.sigmoid(logits[:, 0]).numpy()
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(list(found.values()), expected, atol=1e-4)
+
+
+def test_a_causal_model_rescores_by_its_yes(kinds: Path, fakes: Fakes, tmp_path: Path) -> None:
+    run(fakes.tree(**changes("cross", kinds / "causal")[1]), tmp_path / "run")
+    scores = list(evidence(tmp_path / "run").values())
+    assert len(set(scores)) > 1
+    assert all(0 <= score <= 1 for score in scores)
+
+
+def test_a_classifier_of_several_labels_rescores_nothing(kinds: Path, fakes: Fakes, tmp_path: Path) -> None:
+    key, change = changes("cross", kinds / "classifier")
+    with pytest.raises(
+        InputError, match=rf"{key}: .*classifier gives 3 scores a pair\n  name a cross-encoder"
+    ):
+        run(fakes.tree(**change), tmp_path / "run")
+
+
 def test_a_home_folder_may_be_meant(fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     made = fakes.tree(**{"train.guide": "~/base", "mine.rescore": "~/base"})
@@ -52,6 +198,18 @@ def test_a_home_folder_may_be_meant(fakes: Fakes, tmp_path: Path, monkeypatch: p
 def test_a_shipped_model_may_be_the_guide(fakes: Fakes, tmp_path: Path) -> None:
     assert run(fakes.tree(**{"train.guide": "builtin:tiny"}), tmp_path / "run").status == "done"
     assert Path(fakes.trained[0].options.guide or "") == models.resolve("builtin:tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("NFCorpu", "no task 'NFCorpu'"), ("STSBenchmark", "'STSBenchmark' is a task of type STS")],
+)
+def test_a_task_that_mteb_has_not(name: str, said: str, fakes: Fakes, tmp_path: Path) -> None:
+    pytest.importorskip("mteb")
+    assert refused(fakes.tree(**{"evaluate.mteb": [name]}), tmp_path / "run").startswith(
+        f"evaluate.mteb: {said}"
+    )
+    assert fakes.encoded == []
 
 
 def test_a_guide_that_nothing_uses_is_not_asked_for(fakes: Fakes, tmp_path: Path) -> None:

@@ -121,6 +121,46 @@ def test_distractors_stand_among_the_documents(tmp_path: Path) -> None:
         distractor_texts(made, "it")
 
 
+def held_out_in_beirs_layout(folder: Path, qrels: str) -> EmbeddingRecipe:
+    (folder / "beir" / "qrels").mkdir(parents=True)
+    write_rows(folder / "beir" / "queries.jsonl", [{"_id": "q1", "text": "what ?"}])
+    write_rows(folder / "beir" / "corpus.jsonl", [{"_id": "d1", "text": "that ."}])
+    (folder / "beir" / "qrels" / "test.tsv").write_text(qrels)
+    return recipe(folder, pairs(), **{"domains.it.held_out": {"beir": str(folder / "beir")}})
+
+
+@pytest.mark.parametrize(
+    ("qrels", "said"),
+    [
+        ("q1\td1\t0\n", "domains.it.held_out.beir: no query has a document that answers it"),
+        ("q1\td2\t1\n", "domains.it.held_out.beir: no document that answers a query is in the corpus"),
+        ("q1\td1\t1\nq1\n", "domains.it.held_out.beir, BEIR/qrels/test.tsv, line 2: has 1 columns"),
+    ],
+)
+def test_what_is_wrong_in_a_held_out_folder_begins_with_its_key(
+    qrels: str, said: str, tmp_path: Path
+) -> None:
+    made = held_out_in_beirs_layout(tmp_path, qrels)
+    with pytest.raises(InputError) as caught:
+        fixed_sets(made)
+    assert str(caught.value).splitlines()[0] == said.replace("BEIR", str(tmp_path / "beir"))
+    assert caught.value.fix
+
+
+def test_a_held_out_folder_that_is_not_there_begins_with_its_key(tmp_path: Path) -> None:
+    made = recipe(tmp_path, pairs(), **{"domains.it.held_out": {"beir": str(tmp_path / "nowhere")}})
+    with pytest.raises(InputError) as caught:
+        fixed_sets(made)
+    assert caught.value.where == f"domains.it.held_out.beir, {tmp_path / 'nowhere'}"
+
+
+def test_held_out_rows_none_of_which_is_usable_are_told_by_their_key(tmp_path: Path) -> None:
+    held = write_rows(tmp_path / "mine.jsonl", [{"query": " ", "positive": "they ."}])
+    changes = {"domains.it.held_out": str(held), "problems.max_bad": 1.0}
+    with pytest.raises(InputError, match=r"^domains\.it\.held_out: no query has a document"):
+        fixed_sets(recipe(tmp_path, pairs(), **changes))
+
+
 def test_a_source_reaches_the_reader_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Source] = []
 

@@ -142,6 +142,21 @@ def test_index_says_what_it_did_and_how_to_try_it(
     assert manifest["model"] == str(model)
 
 
+def test_a_home_folder_may_be_meant(
+    model: Path,
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In `--model=~/m` the shell leaves the tilde as it is."""
+    monkeypatch.setenv("HOME", str(model.parent))
+    meant = f"--model=~/{model.name}"
+    assert synth(capsys, "index", meant, "--input", corpus, "--out", tmp_path / "i")[0] == 0
+    assert json.loads((tmp_path / "i" / "manifest.json").read_text())["model"] == str(model)
+    assert found(capsys, tmp_path / "i", "dog ran far away", meant)[0]["id"] == "b"
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

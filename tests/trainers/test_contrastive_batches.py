@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,10 +74,33 @@ def test_steps_of_one_positive_share_it_evenly() -> None:
 
 
 def test_rows_that_must_meet_are_told_of() -> None:
+    """Seven rows of one positive are dealt to six steps."""
     crowd = table([(i, 0) for i in range(7)] + [(10 + i, 10 + i) for i in range(20)])
     options = ContrastiveOptions(batch_size=5)
-    assert Batches(crowd, options, 0).crowded.startswith("7 rows share texts")
+    assert Batches(crowd, options, 0).crowded.startswith("2 of the first epoch's 27 rows meet")
     assert not Batches(table([(i, i // 6) for i in range(27)]), options, 0).crowded
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "positives", "mixing", "homogeneous", "met"),
+    [
+        (18, 4, 1, "proportional", False, 0),
+        (18, 4, 1, "proportional", True, 4),  # the epoch has five steps, their source one
+        (20, 2, 2, "round_robin", False, 2),  # taken five and six times, for five steps
+        (20, 2, 2, "round_robin", True, 10),  # for three steps
+        (18, 4, 4, "round_robin", True, 0),  # taken two or three times, for three steps
+    ],
+)
+def test_what_must_meet_follows_from_a_sources_own_steps_and_quota(
+    large: int, small: int, positives: int, mixing: Any, homogeneous: bool, met: int
+) -> None:
+    """A large source of rows that share nothing, and a small one with so many positives."""
+    texts = [(i, i) for i in range(large)] + [(30 + i, 30 + i % positives) for i in range(small)]
+    pairs = table(texts, ["large"] * large + ["small"] * small)
+    options = ContrastiveOptions(batch_size=5, mixing=mixing, homogeneous=homogeneous)
+    told = Batches(pairs, options, 0).crowded
+    assert told.startswith(f"{met} of the first epoch's 22 rows meet") if met else told == ""
+    assert not Batches(pairs, replace(options, duplicate_free=False), 0).crowded
 
 
 def test_without_duplicate_free_copies_do_meet() -> None:

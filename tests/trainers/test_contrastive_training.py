@@ -28,6 +28,10 @@ import trainers  # noqa: E402
 from synth.records.errors import InputError, WorkError  # noqa: E402
 from trainers.contrastive_options import ContrastiveOptions  # noqa: E402
 from trainers.core import checkpoint  # noqa: E402
+from trainers.embedding.encoder import Encoder  # noqa: E402
+from trainers.embedding.model import open_for_training  # noqa: E402
+from trainers.embedding.rows import read_pairs  # noqa: E402
+from trainers.embedding.steps import Steps  # noqa: E402
 from trainers.options import EarlyStopping, LoraOptions  # noqa: E402
 
 ROWS = tiny_embedders.pairs(10)
@@ -385,20 +389,69 @@ def test_a_decoder_with_adapter(tmp_path: Path, folder: Make) -> None:
             assert moved == any(part in name for part in ("_proj",)), name
 
 
-def test_a_decoder_learns_the_same_on_both_padding_sides(tmp_path: Path) -> None:
-    """Positions are relative: on which side a neighbour's length shows must not matter."""
-    results = []
+def asked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows, each query with one of two instructions or none."""
+    return [{**row, "instruction": ("w1 w2", "", "w3")[i % 3]} for i, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize("lora", [None, LoraOptions(r=2)], ids=["whole", "lora"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_decoder_learns_the_same_on_both_padding_sides(
+    tmp_path: Path, family: str, lora: LoraOptions | None
+) -> None:
+    """Of learned positions or relative ones: on which side a neighbour's length shows must not matter."""
+    options = replace(OPTIONS, lr=1e-3, lora=lora, dropout=False)
+    losses, vectors = [], []
     for side in ("left", "right"):
-        start = tiny_embedders.decoder(tmp_path / side, padding_side=side)
+        start = tiny_embedders.decoder(tmp_path / side, padding_side=side, family=family)
         tiny_embedders.laid_out(start, "lasttoken")
-        seen: list[str] = []
-        result = trainers.train_embedder(
-            str(start), ROWS, tmp_path / f"{side}-tuned", replace(OPTIONS, lr=1e-3), 5,
-            lambda encoder, _step, seen=seen: {"sides": seen.append(encoder.tokens.tokenizer.padding_side) or 0},
-        )  # fmt: skip
-        assert seen == [side]
-        results.append([entry["loss"] for entry in result.logs])
-    assert results[0] == pytest.approx(results[1], rel=1e-3)
+        tuned = tmp_path / f"{side}-tuned"
+        result = trainers.train_embedder(str(start), asked(ROWS), tuned, options, 5)
+        losses.append([entry["loss"] for entry in result.logs])
+        encoder = trainers.open_encoder(str(tuned), device="cpu")
+        assert encoder.tokens.tokenizer.padding_side == side
+        vectors.append(encoder.encode([row["query"] for row in ROWS], "query", "w3"))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_tuned_decoder_reads_what_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, side: str
+) -> None:
+    """Token for token: templates, the limit that cuts, and the end token, also behind what was cut."""
+    start = tiny_embedders.decoder(tmp_path / "start", padding_side=side, family=family)
+    tiny_embedders.laid_out(start, "lasttoken")
+    limit, rows = 60, asked(ROWS)
+    options = replace(OPTIONS, max_steps=1, max_length=limit)
+    pairs = read_pairs(rows, options.hard_negatives)
+    model, tokens, _ = open_for_training(str(start), options, torch.float32, pairs)
+    trained = [ids.tolist() for ids in Steps(pairs, Encoder(model, tokens, 999))(range(len(rows))).texts]
+
+    trainers.train_embedder(str(start), rows, tmp_path / "m", options, 5)
+    encoder = trainers.open_encoder(str(tmp_path / "m"), device="cpu")
+    texts = [encoder.text(query, "query", instruction) for instruction, query in pairs.queries]
+    texts += [encoder.text(document) for document in pairs.documents]
+    assert [ids.tolist() for ids in encoder.tokens.ids(texts)] == trained
+    encoded: list[list[int]] = []
+    batch = encoder.tokens.batch
+    monkeypatch.setattr(
+        encoder.tokens, "batch", lambda rows: encoded.extend(ids.tolist() for ids in rows) or batch(rows)
+    )
+    for instruction, query in pairs.queries:
+        encoder.encode([query], "query", instruction)
+    for document in pairs.documents:
+        encoder.encode([document])
+    assert encoded == trained
+
+    tokenizer = encoder.tokens.tokenizer
+    for text, ids in zip(texts, trained, strict=True):
+        told = tokenizer.decode(ids[:-1])
+        assert ids[-1] == tokenizer.eos_token_id
+        assert told == text if len(ids) < limit else (text.startswith(told) and len(ids) == limit)
+    for part in (trained[: len(pairs.queries)], trained[len(pairs.queries) :]):
+        assert {len(ids) == limit for ids in part} == {True, False}, "some texts are cut, and some are whole"
 
 
 @pytest.mark.parametrize(("save_dtype", "stored"), [("auto", "float32"), ("bfloat16", "bfloat16")])

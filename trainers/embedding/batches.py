@@ -43,12 +43,16 @@ class Batches:
 
     @property
     def crowded(self) -> str:
-        """A line for a log where rows that share a text cannot all be kept apart, else nothing."""
-        sizes = Counter(self.families)
-        rows = sum(size for size in sizes.values() if size > self.steps_per_epoch)
-        return (
-            f"{rows} rows share texts with more rows than an epoch has steps, and will meet" if rows else ""
-        )
+        """A line for a log where rows of one family could not all be kept apart in the first epoch, else nothing;
+        nothing either where nobody asked for it."""
+        if not self.options.duplicate_free:
+            return ""
+        plan = [self.step(step) for step in range(self.steps_per_epoch)]
+        # Counted in the steps themselves: a source's own steps and its quota are in them, whatever the mixing.
+        together = [times for step in plan for times in Counter(self.families[row] for row in step).values()]
+        met = sum(times for times in together if times > 1)
+        told = f"{met} of the first epoch's {sum(together)} rows meet rows that share a text with them"
+        return f"{told}, directly or over others" if met else ""
 
     @property
     def contrasting(self) -> bool:
