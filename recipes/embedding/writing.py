@@ -35,7 +35,8 @@ def writing_recipe(recipe: EmbeddingRecipe) -> GenerationRecipe | None:
         if domain.generator is not None:
             domains[name] = GenerationDomain(
                 train=domain.train,
-                columns={column: spec for column, spec in domain.columns.items() if column not in PAIR},
+                # A group is a matter of the document, too: what is made of it inherits it.
+                columns={c: spec for c, spec in domain.columns.items() if c not in PAIR or c == "group"},
                 generator=domain.generator,
                 chat=writer.chat if writer else True,
                 system=writer.system if writer else None,

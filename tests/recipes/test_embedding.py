@@ -559,6 +559,23 @@ def test_no_other_generator_trains_on_a_held_out_document(
     assert documents["sections", "kept"] == documents["notes", "kept"]
 
 
+def test_pairs_made_of_a_group_of_documents_stay_together(fakes: Fakes, tmp_path: Path) -> None:
+    rows = [{"text": f"# Annals {n}\n\n{document(n)}", "manual": f"m{n // 2}"} for n in range(4)]
+    made = mined(fakes, tmp_path)
+    made["domains"]["code"] |= {
+        "train": str(write_rows(tmp_path / "manuals.jsonl", rows)),
+        "columns": {"group": "manual"},
+        "generator": {"name": "mined_pairs", "options": {"kind": "heading_section", "min_words": 1}},
+        "held_out": {"share": 0.5},
+    }
+    run(made, tmp_path / "run")
+    sides: dict[str, set[bool]] = {}
+    for row in dataset(tmp_path / "run", decision=None):
+        sides.setdefault(row["group"], set()).add(row["decision"] == "held_out")
+    assert sorted(sides) == ["m0", "m1"]
+    assert sorted(map(list, sides.values())) == [[False], [True]]
+
+
 def test_a_writer_that_goes_away_is_asked_for_the_rest(fakes: Fakes, tmp_path: Path) -> None:
     with Stub(answer=answer) as stub:
         made = asked(fakes, tmp_path, stub)
