@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recipes.embedding.schema import EmbeddingRecipe
 from recipes.engine_handle import not_ready
-from recipes.models import is_served
+from recipes.models import BUILTIN, is_served
 from recipes.prompting import Prompter, open_tokenizer
 from recipes.safety.schema import SafetyRecipe
 from recipes.schema import Recipe
@@ -169,7 +169,7 @@ def tokenizer_at_hand(recipe: Recipe) -> tuple[Any, list[Finding]]:
     if path == "scratch" or models.is_served(recipe.engine.name, path):
         return None, []
     try:
-        if path.startswith(models.BUILTIN) or means_folder(path):
+        if on_this_machine(path):
             folder = models.resolve(path, recipe.model.revision)
         else:
             cached = in_hub_cache(path, recipe.model.revision)
@@ -184,6 +184,11 @@ def tokenizer_at_hand(recipe: Recipe) -> tuple[Any, list[Finding]]:
 def means_folder(path: str) -> bool:
     """Whether a model's name can only be a folder here, or is one."""
     return path.startswith((".", "/", "~")) or path.count("/") > 1 or Path(path).is_dir()
+
+
+def on_this_machine(path: str) -> bool:
+    """Whether no hub is asked for a model of this name: a shipped one, or a folder."""
+    return path.startswith(BUILTIN) or means_folder(path)
 
 
 def in_hub_cache(name: str, revision: str | None) -> Path | None:

@@ -17,14 +17,13 @@ from recipes.curation_files import named_sets, open_embed
 from recipes.embedding.checks import COMPARED
 from recipes.embedding.pairs import documents_anywhere, written_pairs
 from recipes.embedding.schema import BASE, HeldOutShare
-from recipes.embedding.split import set_apart
+from recipes.embedding.split import set_apart, without_negatives
 from recipes.judging import fetch_models, open_verifier
 from recipes.problems import Loaded
 from recipes.supervised import given_funnel
 from recipes.verdicts import verdict_row
 from synth.curate import CurateOptions, CurateResult, curate
 from synth.curate.report import report_on
-from synth.curate.text import normalise
 from synth.records.errors import InputError
 from synth.store import RunFolder, Stage
 from verifiers.base import self_test_problems
@@ -262,7 +261,7 @@ def _siblings(recipe: EmbeddingRecipe, rows: Iterable[Row], held: Iterable[Row])
     """The pairs that other domains made of a held-out pair's document, dropped as contaminated by it. (A `group` has a
     meaning in its own domain alone, where the split has seen to it.)"""
 
-    def names(row: Row) -> list[str]:
+    def names(row: Row) -> list[tuple[str, ...]]:
         source = recipe.domains[row["domain"]].train
         return documents_anywhere(row, source.path if source is not None else row["domain"])
 
@@ -281,17 +280,6 @@ def _siblings(recipe: EmbeddingRecipe, rows: Iterable[Row], held: Iterable[Row])
             }
             dropped.append({**row, **told, "evidence": None})
     return dropped
-
-
-def without_negatives(rows: Iterable[Row], texts: Iterable[str]) -> list[Row]:
-    """The pairs without negatives that are one of these texts, case and blanks aside."""
-    forms = {normalise(text) for text in texts}
-    return [
-        {**row, "negatives": [text for text in row["negatives"] if normalise(text) not in forms]}
-        if row["negatives"]
-        else row
-        for row in rows
-    ]
 
 
 def _funnel(

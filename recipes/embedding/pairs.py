@@ -29,8 +29,8 @@ Row = dict[str, Any]
 NEEDED = ("query", "positive")
 DOCUMENT = ("document_id", "passage_id", "path")
 """What generators leave in `meta` that says from which document a pair comes."""
-_HOLDS_ANYWHERE = re.compile(rf"path {re.escape(os.sep)}.*|(document|passage)_id [0-9a-f]{{16}}", re.DOTALL)
-"""Of these names (see `documents_of`) a path from the root, and the form of `content_hash`."""
+_HASH = re.compile(r"[0-9a-f]{16}")
+"""The form of `content_hash`."""
 
 
 def given_pairs(recipe: EmbeddingRecipe, name: str, part: str) -> Loaded:
@@ -133,19 +133,23 @@ def _repaired(value: Any) -> Any:
     return repair_text(value)[0] if isinstance(value, str) else value
 
 
-def documents_of(row: Mapping[str, Any]) -> list[str]:
-    """Every name of the document that a pair was made from, as far as one is known.
+def documents_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Every name of the document that a pair was made from, as far as one is known: (column, value).
 
     Two generators may have read one document and know it by different names, so each of them counts.
     """
     meta = meta_of(row)
-    return [f"{name} {meta[name]}" for name in DOCUMENT if meta.get(name) is not None]
+    return [(name, str(meta[name])) for name in DOCUMENT if meta.get(name) is not None]
 
 
-def documents_anywhere(row: Mapping[str, Any], source: str) -> list[str]:
+def documents_anywhere(row: Mapping[str, Any], source: str) -> list[tuple[str, ...]]:
     """The same as names that hold beyond `source`, what the pair's domain reads: 3 in one file is not 3 in another, but
     an absolute path and a hash of a text mean the same everywhere."""
-    return [name if _HOLDS_ANYWHERE.fullmatch(name) else f"{source}: {name}" for name in documents_of(row)]
+
+    def anywhere(name: str, value: str) -> bool:
+        return os.path.isabs(value) if name == "path" else bool(_HASH.fullmatch(value))
+
+    return [named if anywhere(*named) else (source, *named) for named in documents_of(row)]
 
 
 def distractor_texts(recipe: EmbeddingRecipe, name: str) -> list[str]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from recipes import models
 from recipes.embedding.context import Encoders
-from recipes.embedding.curated import held_out_ids, held_out_pairs, judged, with_verdict, without_negatives
+from recipes.embedding.curated import held_out_ids, held_out_pairs, judged, with_verdict
 from recipes.embedding.measure import all_sets, exam_of, fixed_sets, kept_scores, texts_of
 from recipes.embedding.pairs import given_pairs
 from recipes.embedding.schema import HeldOutShare
+from recipes.embedding.split import without_negatives
 from recipes.embedding.training import split_validation, tune
 from recipes.problems import Loaded
 from recipes.single_stage import read_rows
@@ -74,9 +75,11 @@ def _given(recipe: EmbeddingRecipe) -> list[Row]:
         if domain.train is not None
     }
     apart = held_out_ids(recipe, loaded)
+    rows = [row for each in loaded.values() for row in each.rows if row["sample_id"] not in apart]
+    if not any(row["negatives"] for row in rows):
+        return rows  # held-out sets may be large, or not at hand
     held = {name: [row for row in each.rows if row["sample_id"] in apart] for name, each in loaded.items()}
     texts = texts_of(all_sets(recipe, fixed_sets(recipe), held))
-    rows = [row for each in loaded.values() for row in each.rows if row["sample_id"] not in apart]
     return without_negatives(rows, [text for each in texts.values() for text in each])
 
 

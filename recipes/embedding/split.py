@@ -8,7 +8,7 @@ changes nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from recipes.embedding.pairs import documents_of
@@ -44,6 +44,17 @@ def set_apart(
     return taken
 
 
+def without_negatives(rows: Iterable[dict[str, Any]], texts: Iterable[str]) -> list[dict[str, Any]]:
+    """The pairs without negatives that are one of these texts, case and blanks aside."""
+    forms = {normalise(text) for text in texts}
+    return [
+        {**row, "negatives": [text for text in row["negatives"] if normalise(text) not in forms]}
+        if row["negatives"]
+        else row
+        for row in rows
+    ]
+
+
 def together(rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     """Positions of the pairs that hang together, part by part, each in order."""
     above = list(range(len(rows)))
@@ -54,7 +65,7 @@ def together(rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
             place = above[place]
         return place
 
-    first: dict[tuple[str, str], int] = {}
+    first: dict[tuple[str, ...], int] = {}
     for place, row in enumerate(rows):
         for mark in _marks(row):
             above[root(place)] = root(first.setdefault(mark, place))
@@ -64,11 +75,10 @@ def together(rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     return list(parts.values())
 
 
-def _marks(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _marks(row: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """What two pairs must not share across the sides; one's query may be another's document."""
     yield "text", normalise(row["query"])
     yield "text", normalise(row["positive"])
     if row["group"] is not None:
         yield "group", row["group"]
-    for document in documents_of(row):
-        yield "document", document
+    yield from documents_of(row)

@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes import models
 from recipes.embedding.beside import located
-from recipes.embedding.curated import without_negatives
-from recipes.embedding.split import set_apart
+from recipes.embedding.split import set_apart, without_negatives
 from recipes.improve import training_facts
 from recipes.retrieval.evaluation import evaluate_retrieval
 from recipes.retrieval.sets import pairs_set
-from recipes.validation import means_folder
+from recipes.validation import on_this_machine
 from synth.records.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,7 +65,7 @@ def tune(
     answers = [{name: row[name] for name in ANSWERS} for row in known]
     options = recipe.train_options()
     guide = options.guide
-    if guide is not None and (means_folder(guide) or guide.startswith(models.BUILTIN)):
+    if guide is not None and on_this_machine(guide):
         options = replace(options, guide=str(located("train.guide", guide)))
     result = trainers.train_embedder(
         str(start),

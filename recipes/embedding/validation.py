@@ -15,7 +15,7 @@ from recipes.embedding.curated import held_out_ids, pair_verifier
 from recipes.embedding.measure import fixed_sets, read_scored, texts_of
 from recipes.embedding.pairs import distractor_texts, given_pairs
 from recipes.embedding.schema import BASE
-from recipes.validation import NOT_YET, Finding, in_hub_cache, means_folder
+from recipes.validation import NOT_YET, Finding, in_hub_cache, on_this_machine
 from synth.records.errors import InputError, WorkError
 
 if TYPE_CHECKING:
@@ -47,14 +47,14 @@ def _model(recipe: EmbeddingRecipe) -> Iterator[Finding]:
     from recipes import models
 
     path = recipe.model.path
-    if path.startswith(models.BUILTIN) or means_folder(path):
+    if on_this_machine(path):
         check_training(recipe, models.resolve(path, recipe.model.revision))
     elif in_hub_cache(path, recipe.model.revision) is None:
         yield Finding("warning", "model.path", f"{path} {NOT_YET}")
 
 
 def _beside(where: str, name: str, kind: Kind) -> Iterator[Finding]:
-    if means_folder(name):
+    if on_this_machine(name):
         located(where, name, kind)
     elif in_hub_cache(name, None) is None:
         yield Finding("warning", where, f"{name} {NOT_YET}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recipes import models
 from recipes.safety import context
 from recipes.safety.rows import alignment_rows, check_alignment, pools
-from recipes.validation import Finding, domain_findings, means_folder, tokenizer_at_hand
+from recipes.validation import Finding, domain_findings, on_this_machine, tokenizer_at_hand
 from synth.records.errors import InputError, WorkError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _checked(
 def _layers(recipe: SafetyRecipe) -> tuple[()]:
     """Raise InputError for layers of an adapter that the model lacks, where it can be looked at without a download."""
     path = recipe.model.path
-    if path.startswith(models.BUILTIN) or means_folder(path):
+    if on_this_machine(path):
         context.check_layers(recipe, models.resolve(path, recipe.model.revision))
     return ()
 

@@ -196,7 +196,9 @@ def test_a_home_folder_may_be_meant(fakes: Fakes, tmp_path: Path, monkeypatch: p
 
 
 def test_a_shipped_model_may_be_the_guide(fakes: Fakes, tmp_path: Path) -> None:
-    assert run(fakes.tree(**{"train.guide": "builtin:tiny"}), tmp_path / "run").status == "done"
+    made = fakes.tree(**{"train.guide": "builtin:tiny"})
+    assert validate(load_any(made)) == []
+    assert run(made, tmp_path / "run").status == "done"
     assert Path(fakes.trained[0].options.guide or "") == models.resolve("builtin:tiny")
 
 

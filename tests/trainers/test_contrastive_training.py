@@ -406,7 +406,12 @@ def test_a_decoder_learns_the_same_on_both_padding_sides(
         start = tiny_embedders.decoder(tmp_path / side, padding_side=side, family=family)
         tiny_embedders.laid_out(start, "lasttoken")
         tuned = tmp_path / f"{side}-tuned"
-        result = trainers.train_embedder(str(start), asked(ROWS), tuned, options, 5)
+        seen: list[str] = []
+        result = trainers.train_embedder(
+            str(start), asked(ROWS), tuned, options, 5,
+            lambda encoder, _step, seen=seen: {"sides": seen.append(encoder.tokens.tokenizer.padding_side) or 0},
+        )  # fmt: skip
+        assert seen == [side]
         losses.append([entry["loss"] for entry in result.logs])
         encoder = trainers.open_encoder(str(tuned), device="cpu")
         assert encoder.tokens.tokenizer.padding_side == side
