@@ -6,8 +6,9 @@ For every rng_seed the standard library's modules are divided anew: 400 function
 function, name and docstring removed) are what is searched, and the other modules' functions, found by docstring or by
 name, and those of installed packages are tuned on. Each arm is one run: `shipped` is the recipe as it is; `plain` is
 the same in few steps on pairs of docstring and function alone, and every further arm is `plain` with one ingredient, in
-as many steps. Besides, every model ranks HumanEval's solutions by their problem's text (transfer), and the base,
-`shipped` and `plain` rank STS-B's sentence pairs (what tuning must not cost). --data holds `humaneval/` and `stsb/`.
+as many steps. Of a model with a token bag the transformer alone is measured, too. Besides, every model ranks
+HumanEval's solutions by their problem's text (transfer), and the base, `shipped` and `plain` rank STS-B's sentence
+pairs (what tuning must not cost). --data holds `humaneval/` and `stsb/`.
 
 Everything lies in --out; a second call goes on where the first was stopped. Prints a Markdown table and writes it with
 all numbers to --out/gain.json. Intervals of means over rng_seeds are Student's t. Seconds are wall seconds of whole
@@ -48,13 +49,15 @@ DOMAINS = {ASKED: "tuning.jsonl", NAMES: "names.jsonl", PACKAGES: "packages.json
 STEPS = 16
 """Optimizer steps of `plain` and of the arms that are compared with it, so that three rng_seeds take an hour or two."""
 FEW, NO_STS = f"train.max_steps={STEPS}", "evaluate.sts=[]"
-SHORT = (FEW, NO_STS)
+NO_BAG = "train.token_bag=null"
+SHORT = (FEW, NO_STS, NO_BAG)
 ROUND_TRIP = {"same_language": False, "max_copy": None, "max_verbatim": None, "model": "base", "top_k": 50}
 ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "shipped": ((ASKED, NAMES, PACKAGES), ()),
-    "plain": ((ASKED,), (FEW,)),
+    "plain": ((ASKED,), (FEW, NO_BAG)),
     "names": ((ASKED, NAMES), SHORT),
     "packages": ((ASKED, PACKAGES), SHORT),
+    "token bag": ((ASKED,), (FEW,)),
     "negatives": (
         (ASKED,),
         (
@@ -196,7 +199,14 @@ class Experiment:
         result, seconds = timed(recipe, place)
         metrics = result.rounds[-1]
         found = {"recipe": made_with, "seconds": seconds, "timings": metrics["timings"]}
-        for model, path in (("base", self.args.model), ("model", place / "round-00" / "model")):
+        models = {"base": Path(self.args.model), "model": place / "round-00" / "model"}
+        if (models["model"] / "token_bag").exists():
+            models["transformer"] = place / "transformer"
+            ignored = shutil.ignore_patterns("token_bag")
+            shutil.copytree(models["model"], models["transformer"], ignore=ignored, dirs_exist_ok=True)
+            alone = str(self.folder / f"alone-{place.name}.json")
+            metrics["transformer"] = evaluate_stage(recipe, str(models["transformer"]), alone)["scores"]
+        for model, path in models.items():
             told = evaluate_stage(
                 self.transfer(), str(path), str(self.folder / f"transfer-{place.name}-{model}.json")
             )
@@ -239,6 +249,11 @@ def table(results: dict[int, dict[str, dict[str, Any]]]) -> str:
         seconds = f"{sum(known) / len(known):.0f}" if known else ""
         label = name if name in ("shipped", "plain") else f"plain, with {name}"
         lines.append(f"| {label} | {' | '.join(cells)} | {seconds} |")
+        if all("transformer" in each for each in found):
+            alone = [each["transformer"] for each in found]
+            cells = [*(_cell(alone, key) for key in MEASURED), _gain(alone, base)]
+            cells.append(_gain(alone, [each["model"] for each in plain]) if plain else "")
+            lines.append(f"| {label}, the transformer alone | {' | '.join(cells)} | |")
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainers.contrastive_options import ContrastiveOptions
+from trainers.contrastive_options import ContrastiveOptions, TokenBagOptions
 from trainers.method_options import (
     AntidoteOptions,
     BoosterOptions,
@@ -33,6 +33,7 @@ __all__ = [
     "LoraOptions",
     "RepNoiseOptions",
     "ScratchOptions",
+    "TokenBagOptions",
     "TrainOptions",
     "TrainResult",
     "VaccineOptions",

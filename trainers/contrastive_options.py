@@ -13,6 +13,34 @@ Mixing = Literal["proportional", "round_robin", "temperature"]
 
 
 @dataclass(frozen=True)
+class TokenBagOptions:
+    """A second half of the vector that sums one learned vector for every token; see `trainers.embedding.token_bag`."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID_UNKNOWN
+
+    weight: float = 0.4
+    """Cosine of two texts: (the transformer's + weight * the bag's) / (1 + weight)."""
+    dimensions: int = 384
+    """Length of a token's vector; texts get vectors that much longer."""
+    epochs: int = 4
+    """Passes over all rows, whatever the transformer is trained on."""
+    batch_size: int = 1024
+    """Most pairs of one optimizer step."""
+    lr: float = 2.5e-3
+    """Learning rate of Adam at the first step; it falls to 0 on a line."""
+    temperature: float = 0.05
+    """Cosines are divided by this."""
+
+    def __post_init__(self) -> None:
+        for name in ("dimensions", "epochs", "batch_size"):
+            require(getattr(self, name) >= 1, f"token_bag.{name}", getattr(self, name), "use at least 1")
+        for name in ("weight", "lr", "temperature"):
+            value = getattr(self, name)
+            good = math.isfinite(value) and value > 0
+            require(good, f"token_bag.{name}", value, "use a positive number")
+
+
+@dataclass(frozen=True)
 class ContrastiveOptions:
     """What one contrastive tuning does. Batch sizes count pairs over all ranks together."""
 
@@ -55,6 +83,9 @@ class ContrastiveOptions:
     """Weight of each of these losses; empty weighs them alike."""
     lora: LoraOptions | None = None
     """Train a low-rank adapter, merged on export, instead of all weights."""
+    token_bag: TokenBagOptions | None = None
+    """After the training, learn what single tokens say on all rows and append it to the vectors, {} for the defaults:
+    words that query and document share, or that often go together. Evaluations during training are without it."""
     guide: str | None = None
     """Folder or hub name of a model that says which candidates are too good to be negatives."""
     guide_margin: float = 0.0

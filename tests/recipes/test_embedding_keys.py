@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -217,6 +217,7 @@ def test_train_options_reach_trainer_and_encoder_unchanged(fakes: Fakes, tmp_pat
         "trackers": ["tensorboard"], "threads": 1,
         "early_stopping": {"metric": "mrr@10", "mode": "max", "patience": 2, "min_delta": 0.1, "restore_best": False},
         "validation_share": 0.2,
+        "token_bag": {"weight": 0.3, "dimensions": 8, "epochs": 2, "batch_size": 5, "lr": 0.1, "temperature": 0.2},
     }  # fmt: skip
     made = fakes.tree(**{f"train.{name}": value for name, value in changed.items()})
     run(made, tmp_path / "run")
@@ -225,8 +226,9 @@ def test_train_options_reach_trainer_and_encoder_unchanged(fakes: Fakes, tmp_pat
     for field in fields(call.options):
         # `dropout: false` goes with neither checkpointing nor an adapter's own.
         assert getattr(call.options, field.name) != field.default or field.name == "dropout", field.name
-        if field.name in changed and field.name not in ("lora", "early_stopping"):
+        if field.name in changed and field.name not in ("lora", "early_stopping", "token_bag"):
             assert getattr(call.options, field.name) == changed[field.name]
+    assert asdict(call.options)["token_bag"] == changed["token_bag"]
     assert set(changed) - {field.name for field in fields(call.options)} == {"validation_share"}
 
 

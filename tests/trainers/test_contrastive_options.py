@@ -66,7 +66,7 @@ WITH: dict[str, dict[str, Any]] = {
 # Options that change what is watched, kept or how fast it goes; tested one by one elsewhere.
 WATCHED = {
     "epochs", "cache", "micro_batch_tokens", "gradient_checkpointing", "early_stopping", "eval_every", "save_every",
-    "trackers", "threads",
+    "trackers", "threads", "token_bag",
 }  # fmt: skip
 
 

@@ -109,11 +109,16 @@ def open_encoder(
     """
     import torch
 
+    from trainers.embedding.token_bag import read_bag
+
     if device is None:
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         device = found.type if found else "cpu"
     wanted = options.dtype if options else "auto"
     opened, tokens = open_model(model, options, wanted, **dict(hub or {}))
+    bag = read_bag(model, opened.get_embedding_dimension(), (hub or {}).get("revision"))
+    if bag is not None:
+        opened.append(bag)
     budget = token_budget(options.micro_batch_tokens if options else None, device)
     return Encoder(opened.to(device).eval(), tokens, budget)
 
@@ -121,7 +126,10 @@ def open_encoder(
 def open_model(
     path: str, options: ContrastiveOptions | None, dtype: str | torch.dtype, **hub: Any
 ) -> tuple[Any, Tokens]:
-    """A sentence-transformers model on the CPU, with pooling, prompts and limit set, and its tokenisation."""
+    """A sentence-transformers model on the CPU, with pooling, prompts and limit set, and its tokenisation.
+
+    The token bag, if the folder has one, is left out.
+    """
     package()
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 

@@ -39,6 +39,14 @@ from trainers.loop import FREE_OPTIONS, TrainResult, finished
 if TYPE_CHECKING:
     import torch
 
+    from trainers.embedding.token_bag import TokenBag
+
+TOKEN_BAG = (
+    "`trainers.open_encoder` (synthloop) opens the whole model. sentence-transformers passes over the folder "
+    "`token_bag` and opens the transformer alone, whose vectors are the whole ones' leading dimensions."
+)
+"""What the card says of a model with a bag."""
+
 Evaluate = Callable[[Encoder, int], Mapping[str, float]]
 
 
@@ -139,10 +147,19 @@ class _Job:
             if accelerator.is_main_process:
                 dtype = run.stored if self.options.save_dtype == "auto" else self.options.save_dtype
                 card = self._card(run, dtype, lineage)
-                write_embedder(result, run.encoder, dtype, states.fingerprint, card, self.hub_name)
+                bag = self._bag(pairs, run.encoder)
+                write_embedder(result, run.encoder, dtype, states.fingerprint, card, self.hub_name, bag)
                 states.clear()
             accelerator.wait_for_everyone()
         return result
+
+    def _bag(self, pairs: Pairs, encoder: Encoder) -> TokenBag | None:
+        """What single tokens say, if it is asked for; a training that is stopped here learns it anew."""
+        if self.options.token_bag is None:
+            return None
+        from trainers.embedding.token_bag import learn_bag
+
+        return learn_bag(pairs, encoder, self.options, self.rng_seed, self.log)
 
     def _fingerprint(self, start: str, pairs: Pairs) -> str:
         identity = {name: value for name, value in asdict(self.options).items() if name not in FREE_OPTIONS}
@@ -164,7 +181,10 @@ class _Job:
         if self.options.guide:
             options["guide"] = _named(self.options.guide, {})
         base = _named(self.model, self.hub)
-        return training_sections(base, "contrastive", progress.step, facts, options, lineage)
+        sections = training_sections(base, "contrastive", progress.step, facts, options, lineage)
+        if self.options.token_bag is None:
+            return sections
+        return [*sections, "", "## Token bag", "", TOKEN_BAG]
 
     @property
     def hub_name(self) -> str | None:

@@ -19,6 +19,8 @@ from trainers.loop import RECORD, TrainResult
 if TYPE_CHECKING:
     import torch
 
+    from trainers.embedding.token_bag import TokenBag
+
 # The reopened tokenizer is compared on these, and on one longer than its limit, with the one that was trained with.
 PROBES = ("", "a", "def f(x):\n    return x", "Grüße, 世界")
 
@@ -104,10 +106,12 @@ def write_embedder(
     fingerprint: str,
     sections: Sequence[str],
     hub_name: str | None = None,
+    bag: TokenBag | None = None,
 ) -> None:
     """Write the folder `result.path` so that it appears whole or not at all; sentence-transformers opens it.
 
     sections: lines for the end of sentence-transformers' model card. hub_name: of the start model, if it has one.
+    bag: what `open_encoder` appends.
 
     The adapter is merged; the model is used up. Raises WorkError if the written tokenizer reads texts otherwise
     than the one that was trained with.
@@ -128,6 +132,8 @@ def write_embedder(
     model.model_card_data.base_model = hub_name
     model.model_card_data.add_tags(["generated_from_trainer", "synthloop", "contrastive"])
     model.save_pretrained(str(temporary))
+    if bag is not None:
+        bag.to("cpu", getattr(torch, dtype)).save(temporary)
     header = {"fingerprint": fingerprint, "stopped_early": result.stopped_early}
     record = "".join(json.dumps(line) + "\n" for line in (header, *result.logs))
     (temporary / RECORD).write_text(record, encoding="utf-8", newline="\n")

@@ -77,6 +77,12 @@ class Steps:
             answers, list(queries), list(documents),
         )  # fmt: skip
 
+    def documents(self) -> list[np.ndarray]:
+        """Token ids of every document of the pairs."""
+        numbers = range(len(self.pairs.documents))
+        self._tokenise([], numbers)
+        return [self._documents[number] for number in numbers]
+
     def _check_instructions(self) -> None:
         """Raise InputError if an instruction leaves no room for its queries."""
         own: int = self.encoder.tokens.tokenizer.model_max_length

@@ -1,0 +1,179 @@
+"""What single tokens say: the second half of the vectors of a tuned model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_embedders
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sentence_transformers")
+
+from sentence_transformers import SentenceTransformer  # noqa: E402
+
+import trainers  # noqa: E402
+from synth.records.errors import InputError  # noqa: E402
+from synth.records.ids import model_hash  # noqa: E402
+from trainers.contrastive_options import ContrastiveOptions, TokenBagOptions  # noqa: E402
+from trainers.embedding.encoder import open_encoder  # noqa: E402
+from trainers.embedding.rows import read_pairs  # noqa: E402
+from trainers.embedding.token_bag import FOLDER, learn_bag, read_bag  # noqa: E402
+
+# Word 2i of a query is word 2i + 1 of its document: only who learned from pairs knows that they belong together.
+ROWS = [
+    {"query": f"w{2 * i} w{2 * j}", "positive": f"w{2 * i + 1} w{2 * j + 1}"}
+    for i in range(24)
+    for j in range(24)
+    if (i + j) % 3 == 0 and i < j
+]
+HELD_OUT = [
+    {"query": f"w{2 * i} w{2 * j}", "positive": f"w{2 * i + 1} w{2 * j + 1}"}
+    for i in range(24)
+    for j in range(24)
+    if (i + j) % 3 == 1 and i < j
+]
+BAG = TokenBagOptions(dimensions=32, epochs=20, batch_size=32, lr=2e-2, weight=0.5)
+OPTIONS = ContrastiveOptions(
+    max_steps=1, batch_size=8, lr=1e-3, temperature=0.1, dtype="float32", token_bag=BAG
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_embedders.encoder(tmp_path_factory.mktemp("base") / "model"))
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory, base: str) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "1")
+        return trainers.train_embedder(base, ROWS, tmp_path_factory.mktemp("tuned") / "m", OPTIONS, 3).path
+
+
+def first_hits(encode: Callable[..., np.ndarray]) -> float:
+    """Share of the held-out queries whose own document is the first of all held-out ones."""
+    queries = encode([row["query"] for row in HELD_OUT])
+    documents = encode([row["positive"] for row in HELD_OUT])
+    return float(((queries @ documents.T).argmax(1) == np.arange(len(HELD_OUT))).mean())
+
+
+def learn(base: str, rows: list[dict[str, Any]], rng_seed: int = 0, **changes: Any) -> Any:
+    """The bag of a model that is not trained."""
+    options = replace(OPTIONS, token_bag=replace(BAG, **changes))
+    return learn_bag(
+        read_pairs(rows, 7), open_encoder(base, device="cpu"), options, rng_seed, lambda _line: None
+    )
+
+
+def test_it_finds_what_the_transformer_does_not(tuned: Path, base: str) -> None:
+    plain = open_encoder(base, device="cpu")
+    assert first_hits(plain.encode) < 0.1
+    assert first_hits(open_encoder(str(tuned), device="cpu").encode) > 0.5
+
+
+def test_cosines_are_the_weighted_mean_of_both_halves_and_the_first_half_is_the_transformers(
+    tuned: Path,
+) -> None:
+    texts = ["w1 w2 w3", "w2 w2 w9 w11", "w40", "w3 w1"]
+    both = open_encoder(str(tuned), device="cpu").encode(texts)
+    alone = SentenceTransformer(str(tuned), device="cpu").encode(texts, normalize_embeddings=True)
+    dense, bag = both[:, :16], both[:, 16:]
+    assert both.shape == (4, 16 + 32)
+    np.testing.assert_allclose(dense * np.sqrt(1.5), alone, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1, atol=1e-5)
+    units = bag / np.linalg.norm(bag, axis=1, keepdims=True)
+    np.testing.assert_allclose(both @ both.T, (alone @ alone.T + 0.5 * units @ units.T) / 1.5, atol=1e-5)
+
+
+def test_it_sums_tokens_whatever_their_order_and_padding_but_counts_them(tuned: Path) -> None:
+    encoder = open_encoder(str(tuned), device="cpu")
+    bag = encoder.encode(["w1 w2 w2", "w2 w1 w2", "w1 w2", "w1 w2 w2 " + "w5 " * 20])[:, 16:]
+    np.testing.assert_allclose(bag[0], bag[1], atol=1e-6)
+    assert not np.allclose(bag[0], bag[2], atol=1e-3)
+    np.testing.assert_allclose(bag[0], encoder.encode(["w1 w2 w2"])[0, 16:], atol=1e-6)
+
+
+def test_a_text_without_a_token_has_the_transformers_vector(tuned: Path) -> None:
+    (vector,) = open_encoder(str(tuned), device="cpu").encode([""])
+    assert not vector[16:].any()
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+
+
+def test_special_tokens_stay_at_zero_and_tokens_that_no_row_has_at_their_start(base: str) -> None:
+    table, start = (learn(base, ROWS, epochs=epochs, lr=lr).table for epochs, lr in ((4, 2e-2), (1, 1e-9)))
+    assert not table[:4].any()
+    assert torch.equal(table[4 + 55], start[4 + 55])
+    assert start[4 + 55].norm() > start[4 + 1].norm(), "rarer tokens begin longer"
+    assert not torch.allclose(table[4 + 1], start[4 + 1], atol=1e-2)
+
+
+def test_two_copies_of_a_positive_never_push_each_other_apart(base: str) -> None:
+    """Where everything answers everything there is nothing to learn; one negative more, and there is."""
+    same = [{"query": f"w{i} w{i + 1}", "positive": "w50 w51"} for i in range(8)]
+    start = learn(base, same, epochs=1, lr=1e-9).table
+    assert torch.allclose(learn(base, same, epochs=3).table, start, atol=1e-6)
+    other = [*same, {"query": "w30", "positive": "w40"}]
+    assert not torch.allclose(learn(base, other, epochs=3).table, start, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dimensions": 8}, {"epochs": 2}, {"batch_size": 64}, {"lr": 1e-3}, {"temperature": 0.5}],
+    ids=str,
+)
+def test_every_option_changes_the_table_and_the_seed_does(base: str, change: dict[str, Any]) -> None:
+    table = learn(base, ROWS, epochs=1).table if "epochs" in change else learn(base, ROWS).table
+    again = learn(base, ROWS, **change).table
+    assert table.shape != again.shape or not torch.allclose(table, again)
+    assert not torch.equal(table, learn(base, ROWS, 1, **({"epochs": 1} if "epochs" in change else {})).table)
+
+
+def test_the_same_call_learns_the_same(tuned: Path, base: str, tmp_path: Path) -> None:
+    again = trainers.train_embedder(base, ROWS, tmp_path / "m", OPTIONS, 3).path
+    assert model_hash(again) == model_hash(tuned)
+    weighted = replace(OPTIONS, token_bag=replace(BAG, weight=0.25))
+    other = trainers.train_embedder(base, ROWS, tmp_path / "w", weighted, 3).path
+    assert json.loads((other / FOLDER / "config.json").read_text()) == {"weight": 0.25}
+    assert model_hash(other) != model_hash(tuned)
+
+
+def test_the_transformer_is_trained_as_it_is_without_it(tuned: Path, base: str, tmp_path: Path) -> None:
+    without = trainers.train_embedder(base, ROWS, tmp_path / "m", replace(OPTIONS, token_bag=None), 3).path
+    assert not (without / FOLDER).exists()
+    assert (without / "model.safetensors").read_bytes() == (tuned / "model.safetensors").read_bytes()
+
+
+def test_tuning_on_leaves_the_old_bag_behind(tuned: Path, tmp_path: Path) -> None:
+    on = trainers.train_embedder(str(tuned), ROWS, tmp_path / "on", OPTIONS, 4).path
+    assert open_encoder(str(on), device="cpu").dimensions == 16 + 32
+    off = trainers.train_embedder(
+        str(tuned), ROWS, tmp_path / "off", replace(OPTIONS, token_bag=None), 4
+    ).path
+    assert open_encoder(str(off), device="cpu").dimensions == 16
+
+
+def test_a_broken_bag_is_told(tuned: Path, tmp_path: Path) -> None:
+    shutil.copytree(tuned, tmp_path / "m")
+    (tmp_path / "m" / FOLDER / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"token_bag/ has no model.safetensors\n  copy the whole folder"):
+        open_encoder(str(tmp_path / "m"), device="cpu")
+    (tmp_path / "m" / FOLDER / "config.json").write_text("{")
+    (tmp_path / "m" / FOLDER / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(InputError, match="copy the model's folder anew"):
+        read_bag(str(tmp_path / "m"), 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("weight", 0.0), ("dimensions", 0), ("epochs", 0), ("lr", float("nan")), ("temperature", -1.0)],
+)
+def test_impossible_options_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"token_bag\.{name}"):
+        TokenBagOptions(**{name: value})
