@@ -84,8 +84,8 @@ class ContrastiveOptions:
     lora: LoraOptions | None = None
     """Train a low-rank adapter, merged on export, instead of all weights."""
     token_bag: TokenBagOptions | None = None
-    """After the training, learn what single tokens say on all rows and append it to the vectors, {} for the defaults:
-    words that query and document share, or that often go together. Evaluations during training are without it."""
+    """Besides, learn from all rows what single tokens say and append it to the vectors ({}: the defaults): words that
+    query and document share, or that often go together. Evaluations during training are without it."""
     guide: str | None = None
     """Folder or hub name of a model that says which candidates are too good to be negatives."""
     guide_margin: float = 0.0

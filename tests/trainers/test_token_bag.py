@@ -19,12 +19,12 @@ pytest.importorskip("sentence_transformers")
 from sentence_transformers import SentenceTransformer  # noqa: E402
 
 import trainers  # noqa: E402
-from synth.records.errors import InputError  # noqa: E402
+from synth.records.errors import InputError, WorkError  # noqa: E402
 from synth.records.ids import model_hash  # noqa: E402
 from trainers.contrastive_options import ContrastiveOptions, TokenBagOptions  # noqa: E402
 from trainers.embedding.encoder import open_encoder  # noqa: E402
 from trainers.embedding.rows import read_pairs  # noqa: E402
-from trainers.embedding.token_bag import FOLDER, learn_bag, read_bag  # noqa: E402
+from trainers.embedding.token_bag import FOLDER, TABLE, learn_bag  # noqa: E402
 
 # Word 2i of a query is word 2i + 1 of its document: only who learned from pairs knows that they belong together.
 ROWS = [
@@ -107,20 +107,39 @@ def test_a_text_without_a_token_has_the_transformers_vector(tuned: Path) -> None
 
 
 def test_special_tokens_stay_at_zero_and_tokens_that_no_row_has_at_their_start(base: str) -> None:
-    table, start = (learn(base, ROWS, epochs=epochs, lr=lr).table for epochs, lr in ((4, 2e-2), (1, 1e-9)))
+    table, start = learn(base, ROWS, epochs=4).table, learn(base, ROWS, epochs=1, lr=1e-9).table
     assert not table[:4].any()
     assert torch.equal(table[4 + 55], start[4 + 55])
     assert start[4 + 55].norm() > start[4 + 1].norm(), "rarer tokens begin longer"
     assert not torch.allclose(table[4 + 1], start[4 + 1], atol=1e-2)
 
 
-def test_two_copies_of_a_positive_never_push_each_other_apart(base: str) -> None:
-    """Where everything answers everything there is nothing to learn; one negative more, and there is."""
-    same = [{"query": f"w{i} w{i + 1}", "positive": "w50 w51"} for i in range(8)]
-    start = learn(base, same, epochs=1, lr=1e-9).table
-    assert torch.allclose(learn(base, same, epochs=3).table, start, atol=1e-6)
-    other = [*same, {"query": "w30", "positive": "w40"}]
-    assert not torch.allclose(learn(base, other, epochs=3).table, start, atol=1e-3)
+def test_the_answers_of_one_query_never_push_each_other_apart(base: str) -> None:
+    """Were seven answers the eighth's negatives, no loss could fall below the logarithm of 8 for these rows."""
+    rows = [{"query": "w1 w2", "positive": f"w{i} w{i + 1}"} for i in range(10, 18)]
+    lines: list[str] = []
+    pairs, encoder = (
+        read_pairs([*rows, {"query": "w30", "positive": "w40"}], 7),
+        open_encoder(base, device="cpu"),
+    )
+    learn_bag(pairs, encoder, replace(OPTIONS, symmetric=False), 0, lines.append)
+    assert float(lines[-1].split("loss ")[1].split(",")[0]) < 0.2
+
+
+def test_rows_without_a_negative_are_refused(base: str) -> None:
+    with pytest.raises(InputError, match=r"train\.token_bag\.batch_size: 1: no step has a negative"):
+        learn(base, ROWS, batch_size=1)
+
+
+def test_prompts_hardly_count(base: str) -> None:
+    """Words before every query say nothing; as no document has them, they would be the rarest of all."""
+    rows = [{**row, "instruction": "w58 w59"} for row in ROWS]
+    options = replace(
+        OPTIONS, query_template="{instruction} {query}", token_bag=replace(BAG, epochs=1, lr=1e-9)
+    )
+    encoder = open_encoder(base, device="cpu", options=options)
+    lengths = learn_bag(read_pairs(rows, 7), encoder, options, 0, lambda _line: None).table.norm(dim=1)
+    assert lengths[4 + 59] < 0.5 * lengths[4 + 1]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +159,7 @@ def test_the_same_call_learns_the_same(tuned: Path, base: str, tmp_path: Path) -
     assert model_hash(again) == model_hash(tuned)
     weighted = replace(OPTIONS, token_bag=replace(BAG, weight=0.25))
     other = trainers.train_embedder(base, ROWS, tmp_path / "w", weighted, 3).path
-    assert json.loads((other / FOLDER / "config.json").read_text()) == {"weight": 0.25}
+    assert json.loads((other / "config.json").read_text())["token_bag"] == {"weight": 0.25}
     assert model_hash(other) != model_hash(tuned)
 
 
@@ -160,20 +179,77 @@ def test_tuning_on_leaves_the_old_bag_behind(tuned: Path, tmp_path: Path) -> Non
 
 
 def test_a_broken_bag_is_told(tuned: Path, tmp_path: Path) -> None:
-    shutil.copytree(tuned, tmp_path / "m")
-    (tmp_path / "m" / FOLDER / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"token_bag/ has no model.safetensors\n  copy the whole folder"):
-        open_encoder(str(tmp_path / "m"), device="cpu")
-    (tmp_path / "m" / FOLDER / "config.json").write_text("{")
-    (tmp_path / "m" / FOLDER / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(InputError, match="copy the model's folder anew"):
-        read_bag(str(tmp_path / "m"), 16)
+    folder = tmp_path / "m"
+    shutil.copytree(tuned, folder)
+    (folder / FOLDER / TABLE).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"token_bag of .*\n  copy or fetch the whole model anew"):
+        open_encoder(str(folder), device="cpu")
+    (folder / FOLDER / TABLE).unlink()
+    with pytest.raises(InputError, match=r"token_bag/model\.safetensors is missing\n  copy or fetch"):
+        open_encoder(str(folder), device="cpu")
+
+
+def test_the_whole_model_encodes_as_sentence_transformers_does_and_is_not_saved_by_it(
+    tuned: Path, tmp_path: Path
+) -> None:
+    encoder, texts = open_encoder(str(tuned), device="cpu"), ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"]
+    np.testing.assert_allclose(encoder.model.encode_query(texts), encoder.encode(texts, "query"), atol=1e-5)
+    with pytest.raises(InputError, match="token bag: is not saved by this\n  copy or upload the folder"):
+        encoder.model.save_pretrained(str(tmp_path / "m"))
+
+
+def test_padding_is_no_token_whatever_its_vector(tuned: Path) -> None:
+    encoder = open_encoder(str(tuned), device="cpu")
+    encoder.model[-1].table[encoder.tokens.tokenizer.pad_token_id] = 9.0
+    beside = encoder.encode(["w1 w2", "w5 " * 20])[0]
+    np.testing.assert_allclose(beside, encoder.encode(["w1 w2"])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_decoders_have_one_and_half_of_its_precision_will_do(tmp_path: Path, padding_side: str) -> None:
+    """The last token, which is padding, too, and what begins a text are no tokens of the bag."""
+    base = str(tiny_embedders.decoder(tmp_path / "base", bos=True, padding_side=padding_side))
+    rows = [
+        {"query": "the cat sat", "positive": "on the mat"},
+        {"query": "a dog ran", "positive": "in the park"},
+    ]
+    options = replace(OPTIONS, save_dtype="bfloat16", batch_size=2)
+    tuned = trainers.train_embedder(base, rows, tmp_path / "m", options, 0).path
+    encoder = open_encoder(str(tuned), device="cpu")
+    both = encoder.encode(["the cat sat", "the cat sat on a long mat in the park"])
+    assert both.dtype == np.float32
+    np.testing.assert_allclose(both[0], encoder.encode(["the cat sat"])[0], atol=1e-2)
+    assert encoder.model[-1].table.dtype == torch.bfloat16
+    assert not encoder.model[-1].table[encoder.tokens.end_id].any()
+    assert not encoder.encode([""])[0, -BAG.dimensions :].any()
+
+
+def test_a_stopped_training_goes_on_to_the_same_model(base: str, tmp_path: Path) -> None:
+    options = replace(OPTIONS, max_steps=3, save_every=1)
+    whole = trainers.train_embedder(base, ROWS, tmp_path / "whole", options, 3).path
+    out = tmp_path / "stopped"
+    with pytest.raises(tiny_embedders.Stopped):
+        trainers.train_embedder(base, ROWS, out, options, 3, on_step=tiny_embedders.stop_at(2))
+    trainers.train_embedder(base, ROWS, out, options, 3)
+    assert model_hash(out) == model_hash(whole)
+
+
+def test_a_loss_that_is_not_finite_is_an_error(base: str) -> None:
+    with pytest.raises(WorkError, match=r"token bag, step \d+: .*\n  lower train\.token_bag\.lr"):
+        learn(base, ROWS, temperature=1e-39, epochs=1)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("weight", 0.0), ("dimensions", 0), ("epochs", 0), ("lr", float("nan")), ("temperature", -1.0)],
+    [
+        ("weight", 0.0),
+        ("dimensions", 0),
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("lr", float("nan")),
+        ("temperature", -1.0),
+    ],
 )
-def test_impossible_options_are_refused(name: str, value: float) -> None:
+def test_impossible_options_are_refused(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"token_bag\.{name}"):
         TokenBagOptions(**{name: value})

@@ -116,7 +116,7 @@ def open_encoder(
         device = found.type if found else "cpu"
     wanted = options.dtype if options else "auto"
     opened, tokens = open_model(model, options, wanted, **dict(hub or {}))
-    bag = read_bag(model, opened.get_embedding_dimension(), (hub or {}).get("revision"))
+    bag = read_bag(opened, model, (hub or {}).get("revision"))
     if bag is not None:
         opened.append(bag)
     budget = token_budget(options.micro_batch_tokens if options else None, device)

@@ -139,6 +139,8 @@ class _Job:
             self.log(f"train.warmup: all {batches.steps} steps, so that train.lr is never reached; lower it")
         with session(settings, self.out, {"rng_seed": self.rng_seed, "method": "contrastive"}) as accelerator:
             run = _Run(self, accelerator, batches, states, evaluate, on_step)
+            # Before the training, so that what cannot be learned is told at once.
+            bag = self._bag(pairs, run.encoder) if accelerator.is_main_process else None
             run.loop()
             result = TrainResult(
                 self.out, run.progress.step, run.progress.logs, dict(pairs.counts), run.seconds, run.tokens,
@@ -147,14 +149,13 @@ class _Job:
             if accelerator.is_main_process:
                 dtype = run.stored if self.options.save_dtype == "auto" else self.options.save_dtype
                 card = self._card(run, dtype, lineage)
-                bag = self._bag(pairs, run.encoder)
                 write_embedder(result, run.encoder, dtype, states.fingerprint, card, self.hub_name, bag)
                 states.clear()
             accelerator.wait_for_everyone()
         return result
 
     def _bag(self, pairs: Pairs, encoder: Encoder) -> TokenBag | None:
-        """What single tokens say, if it is asked for; a training that is stopped here learns it anew."""
+        """What single tokens say, if it is asked for; a training that goes on learns it anew."""
         if self.options.token_bag is None:
             return None
         from trainers.embedding.token_bag import learn_bag

@@ -118,6 +118,8 @@ def write_embedder(
     """
     import torch
 
+    from trainers.embedding.token_bag import FOLDER
+
     out, model = result.path, encoder.model
     # The same name every time, so that the next try clears away what a killed one left.
     temporary = out.with_name(f".{out.name}.tmp")
@@ -125,7 +127,12 @@ def write_embedder(
     first = model[0]
     first.model = models.merged(first.model)
     model.to("cpu").to(getattr(torch, dtype))
-    first.model.config.dtype = getattr(torch, dtype)
+    config = first.model.config
+    config.dtype = getattr(torch, dtype)
+    if hasattr(config, FOLDER):  # of the start model: it went with the transformer as it was
+        delattr(config, FOLDER)
+    if bag is not None:
+        setattr(config, FOLDER, {"weight": bag.weight})
     # What the tokenizer was last asked to cut at is no part of it.
     encoder.tokens.forget_calls()
     model.model_card_data.model_name = out.name
@@ -133,7 +140,7 @@ def write_embedder(
     model.model_card_data.add_tags(["generated_from_trainer", "synthloop", "contrastive"])
     model.save_pretrained(str(temporary))
     if bag is not None:
-        bag.to("cpu", getattr(torch, dtype)).save(temporary)
+        bag.to(getattr(torch, dtype)).write(temporary)
     header = {"fingerprint": fingerprint, "stopped_early": result.stopped_early}
     record = "".join(json.dumps(line) + "\n" for line in (header, *result.logs))
     (temporary / RECORD).write_text(record, encoding="utf-8", newline="\n")

@@ -77,11 +77,11 @@ class Steps:
             answers, list(queries), list(documents),
         )  # fmt: skip
 
-    def documents(self) -> list[np.ndarray]:
-        """Token ids of every document of the pairs."""
-        numbers = range(len(self.pairs.documents))
-        self._tokenise([], numbers)
-        return [self._documents[number] for number in numbers]
+    def texts(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Token ids of every query and every document of the pairs."""
+        queries, documents = range(len(self.pairs.queries)), range(len(self.pairs.documents))
+        self._tokenise(queries, documents)
+        return [self._queries[i] for i in queries], [self._documents[i] for i in documents]
 
     def _check_instructions(self) -> None:
         """Raise InputError if an instruction leaves no room for its queries."""

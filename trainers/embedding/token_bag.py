@@ -1,8 +1,8 @@
 """What single tokens say of a text: one learned vector for every token, summed, behind the transformer's vector.
 
-1. A text's bag vector b is the unit sum of the vectors of its tokens, special ones left out. Each begins random, as
-   long as the token is rare in the rows' documents (inverse document frequency), so that at first b compares exact
-   tokens, also those that no row has.
+1. A text's bag vector b is the unit sum of the vectors of its tokens, special ones left out. Each begins random, its
+   length the token's inverse document frequency among queries or documents, whichever has it more often, so that at
+   first b compares exact tokens, also those that no row has, and prompts hardly count.
 2. The vectors are learned alone, on all rows, by the training's InfoNCE in large batches (Adam, its rate falling to 0
    on a line): which tokens count, and which of a query and of a document go together.
 3. With u the transformer's unit vector, the text's vector is [u, sqrt(weight) b] / sqrt(1 + weight), so that cosines
@@ -13,13 +13,12 @@ the transformer does not. Exact tokens beside a dense vector: Luan et al. 2021 (
 token vectors learned contrastively: sentence-transformers' StaticEmbedding. Departure from both: one vector of both,
 learned from the same rows.
 
-The folder of a tuned model holds the table in a folder of its own, which sentence-transformers passes over: it opens
-the transformer alone, `open_encoder` the whole.
+A tuned model's config.json says that there is a bag, and with which weight; its table lies in a folder of its own.
+sentence-transformers passes over both and opens the transformer alone, `open_encoder` the whole.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -28,9 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import embedding_bag, normalize
+from torch.nn.functional import embedding, embedding_bag, normalize
 
-from synth.records.errors import InputError
+from synth.records.errors import InputError, WorkError
 from trainers import contrastive
 from trainers.contrastive_options import ContrastiveOptions, TokenBagOptions
 from trainers.core.model import reading
@@ -44,9 +43,8 @@ if TYPE_CHECKING:
 
     from trainers.embedding.encoder import Encoder
 
-FOLDER = "token_bag"
-"""Where a model's folder holds its bag."""
-_TABLE, _SETTINGS = "model.safetensors", "config.json"
+FOLDER, TABLE = "token_bag", "model.safetensors"
+"""Where a model's folder holds its table; the former is also the key of its config.json."""
 
 
 class TokenBag(torch.nn.Module):
@@ -63,8 +61,8 @@ class TokenBag(torch.nn.Module):
     def forward(self, features: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
         """`sentence_embedding` [B, before] of `features` becomes unit vectors [B, before + dimensions], float32."""
         ids, mask = features["input_ids"], features["attention_mask"]
-        told = embedding_bag(ids, self.table, mode="sum", per_sample_weights=mask.to(self.table.dtype))
-        dense, bag = normalize(features["sentence_embedding"].float()), normalize(told.float())
+        told = (embedding(ids, self.table).float() * mask.unsqueeze(-1)).sum(dim=1)
+        dense, bag = normalize(features["sentence_embedding"].float()), normalize(told)
         both = torch.cat([dense, bag * math.sqrt(self.weight)], dim=-1)
         features["sentence_embedding"] = normalize(both)
         return features
@@ -73,41 +71,43 @@ class TokenBag(torch.nn.Module):
         """Length of the vectors that leave this module."""
         return self.before + self.table.shape[1]
 
-    def save(self, model: Path) -> None:
-        """Write the bag into the model's folder."""
+    def write(self, model: Path) -> None:
+        """Write the table into the model's folder."""
         from safetensors.torch import save_file
 
-        folder = model / FOLDER
-        folder.mkdir()
-        save_file({"table": self.table.detach().contiguous()}, folder / _TABLE)
-        text = json.dumps({"weight": self.weight}, indent=2)
-        (folder / _SETTINGS).write_text(text + "\n", encoding="utf-8", newline="\n")
+        (model / FOLDER).mkdir()
+        save_file({"table": self.table.detach().contiguous()}, model / FOLDER / TABLE)
+
+    def save(self, *_args: Any, **_kwargs: Any) -> None:
+        """sentence-transformers would write a folder that it cannot open again."""
+        raise InputError(
+            "a model with a token bag", "is not saved by this", "copy or upload the folder it is in"
+        )
 
 
-def read_bag(path: str, before: int, revision: str | None = None) -> TokenBag | None:
-    """The bag of a model's folder or hub name, behind vectors of length `before`; None if it has none."""
+def read_bag(model: Any, path: str, revision: str | None = None) -> TokenBag | None:
+    """The bag of the sentence-transformers model that was opened from a folder or hub name; None if it has none."""
     from safetensors.torch import load_file
     from sentence_transformers.util import load_file_path
 
-    def find(name: str) -> str | None:
-        return load_file_path(path, name, subfolder=FOLDER, revision=revision)
-
-    settings = find(_SETTINGS)
+    settings = getattr(model[0].config, FOLDER, None)
     if settings is None:
         return None
-    table = find(_TABLE)
-    if table is None:
-        raise InputError(f"model {path}", f"{FOLDER}/ has no {_TABLE}", "copy the whole folder")
-    with reading(f"{FOLDER} of {path}", "copy the model's folder anew"):
-        weight = float(json.loads(Path(settings).read_text("utf-8"))["weight"])
-        return TokenBag(load_file(table)["table"], weight, before)
+    with reading(f"{FOLDER} of {path}", "copy or fetch the whole model anew"):
+        table = load_file_path(path, TABLE, subfolder=FOLDER, revision=revision)
+        if table is None:
+            raise FileNotFoundError(f"{FOLDER}/{TABLE} is missing")
+        return TokenBag(load_file(table)["table"], float(settings["weight"]), model.get_embedding_dimension())
 
 
 def learn_bag(
     pairs: Pairs, encoder: Encoder, options: ContrastiveOptions, rng_seed: int, log: Callable[[str], None]
 ) -> TokenBag:
-    """The bag that `options.token_bag` asks for, learned from all rows as `encoder` reads them; its model is not
-    asked. The same arguments learn the same bag, bitwise on one CPU configuration."""
+    """The bag that `options.token_bag` asks for, learned on the CPU from all rows as `encoder` reads them; its model
+    is not asked. The same arguments learn the same bag, bitwise on one CPU configuration.
+
+    Raises InputError if no step has a negative, WorkError if the loss stops being finite.
+    """
     bag = options.token_bag
     assert bag is not None
     # Every row, and in each step whatever came: what the transformer's steps are made for is not needed here.
@@ -116,41 +116,47 @@ def learn_bag(
         mixing="proportional", homogeneous=False, matryoshka=[], matryoshka_weights=[],
     )  # fmt: skip
     batches = Batches(pairs, alone, derive(rng_seed, "token_bag"))
-    steps, device, began = Steps(pairs, encoder), encoder.model.device, time.monotonic()
-    table = torch.nn.Parameter(_start(steps.documents(), encoder, bag, rng_seed).to(device))
+    if not batches.contrasting:
+        seen = f"{bag.batch_size}: no step has a negative for any of its queries"
+        raise InputError("train.token_bag.batch_size", seen, "raise it")
+    steps, began = Steps(pairs, encoder), time.monotonic()
+    table = torch.nn.Parameter(_start(steps, encoder, bag, rng_seed))
     optimizer = torch.optim.Adam([table], lr=bag.lr)
-    losses = []
     for number in range(batches.steps):
         optimizer.param_groups[0]["lr"] = bag.lr * (1 - number / batches.steps)
         batch = steps(batches.step(number))
         vectors = _vectors(batch.texts, table, encoder)
-        loss, gradient = contrastive.loss_and_gradient(vectors, batch.to(device), None, alone)
+        loss, gradient = contrastive.loss_and_gradient(vectors, batch, None, alone)
+        if not math.isfinite(loss.item()):
+            raise WorkError(
+                f"token bag, step {number + 1}", f"loss {loss.item()}", "lower train.token_bag.lr"
+            )
         optimizer.zero_grad()
         vectors.backward(gradient)
         optimizer.step()
-        losses.append(loss.item())
-    log(
-        f"token bag: {batches.steps} steps of up to {bag.batch_size} rows, loss {losses[0]:.3f} to {losses[-1]:.3f}, "
-        f"{time.monotonic() - began:.0f} s"
-    )
+        if (number + 1) % batches.steps_per_epoch == 0:
+            seconds = f"{time.monotonic() - began:.0f} s"
+            log(f"token bag: step {number + 1} of {batches.steps}, loss {loss.item():.3f}, {seconds}")
     return TokenBag(table.detach(), bag.weight, encoder.dimensions)
 
 
-def _start(
-    documents: Sequence[np.ndarray], encoder: Encoder, bag: TokenBagOptions, rng_seed: int
-) -> torch.Tensor:
+def _start(steps: Steps, encoder: Encoder, bag: TokenBagOptions, rng_seed: int) -> torch.Tensor:
     """Random vectors [tokens, dimensions], as long as their tokens are rare; special tokens' are 0."""
     import numpy as np
 
-    tokenizer = encoder.tokens.tokenizer
-    count = np.zeros(max(len(tokenizer), 1 + max(int(ids.max()) for ids in documents)))
-    for ids in documents:
-        count[np.unique(ids)] += 1
-    rarity = np.log1p(len(documents) / (1 + count))
-    rarity[tokenizer.all_special_ids] = 0.0
-    random = torch.Generator().manual_seed(derive(rng_seed, "token_bag", "table"))
-    table = torch.randn(len(count), bag.dimensions, generator=random) / math.sqrt(bag.dimensions)
-    return table * torch.from_numpy(rarity / rarity.mean()).float().unsqueeze(1)
+    # A row for everything that the transformer can read: tokenizers may have holes in their ids.
+    size = encoder.model[0].config.get_text_config().vocab_size
+    shares = np.zeros(size)
+    for texts in steps.texts():
+        count = np.zeros(size)
+        for ids in texts:
+            count[np.unique(ids)] += 1
+        shares = np.maximum(shares, (1 + count) / len(texts))
+    idf = np.log1p(1 / shares)
+    idf[encoder.tokens.tokenizer.all_special_ids] = 0.0
+    random = torch.Generator().manual_seed(derive(rng_seed, "token_bag"))
+    table = torch.randn(size, bag.dimensions, generator=random) / math.sqrt(bag.dimensions)
+    return table * torch.from_numpy(idf / idf.mean()).float().unsqueeze(1)
 
 
 def _vectors(texts: Sequence[np.ndarray], table: torch.Tensor, encoder: Encoder) -> torch.Tensor:
@@ -160,5 +166,5 @@ def _vectors(texts: Sequence[np.ndarray], table: torch.Tensor, encoder: Encoder)
     special = encoder.tokens.tokenizer.all_special_ids
     kept = [ids[~np.isin(ids, special)] for ids in texts]
     starts = np.cumsum([0, *map(len, kept[:-1])])
-    flat = torch.from_numpy(np.concatenate(kept).astype(np.int64)).to(table.device)
-    return normalize(embedding_bag(flat, table, torch.from_numpy(starts).to(table.device), mode="sum"))
+    flat = torch.from_numpy(np.concatenate(kept).astype(np.int64))
+    return normalize(embedding_bag(flat, table, torch.from_numpy(starts), mode="sum"))
