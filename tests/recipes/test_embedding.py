@@ -21,6 +21,7 @@ from recipes.embedding import rounds as rounds_module
 from recipes.embedding.pairs import given_pairs
 from recipes.embedding.schema import EmbeddingRecipe
 from recipes.embedding.training import search, split_validation
+from recipes.retrieval.indexing import search_index
 from recipes.settings import RecipeError, load_any
 from recipes.status import status, status_text
 from recipes.values import to_yaml
@@ -111,6 +112,36 @@ def test_the_model_is_what_everybody_opens(real: tuple[Path, str]) -> None:
     ours = trainers.open_encoder(folder).encode(texts, "query")
     theirs = SentenceTransformer(folder, device="cpu").encode_query(texts, normalize_embeddings=True)
     assert np.allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_run_mines_measures_and_searches_with_its_token_bag(tmp_path: Path) -> None:
+    """What pairs have in common is that their words go together, which a random transformer hardly learns."""
+    pytest.importorskip("sentence_transformers")
+    bag = {"dimensions": 24, "epochs": 30, "batch_size": 16, "lr": 2e-2}
+    changes = {"rounds": 1, "train.max_steps": 1, "train.lr": 1e-5}
+    base = encoder(tmp_path / "base")
+    scores = {}
+    for name, option in (("with", bag), ("without", None)):
+        made = tree(base, tmp_path, **changes, name=name, **{"train.token_bag": option})
+        assert main(["run", written(tmp_path, made), "--out", str(tmp_path / name)]) == 0
+        metrics = json.loads((tmp_path / name / "round-00" / "metrics.json").read_text())
+        scores[name] = metrics["model"]["it"]["ndcg@10"]["value"]
+    assert scores["with"] > scores["without"] + 0.1
+    model = tmp_path / "with" / "model"
+    card = (model / "README.md").read_text()
+    assert 'open_encoder("PATH").model' in card
+    assert "SentenceTransformer(" not in card
+    assert "SentenceTransformer(" in (tmp_path / "without" / "model" / "README.md").read_text()
+    rows = pairs(TOPICS[8:], seed=1)
+    documents = write_rows(tmp_path / "documents.jsonl", [{"text": row["positive"]} for row in rows])
+    index = str(tmp_path / "index")
+    assert main(["index", "--model", str(model), "--input", str(documents), "--out", index]) == 0
+    hits = [search_index(index, row["query"], 1)[0] for row in rows]
+    found = [hit.text == row["positive"] for hit, row in zip(hits, rows, strict=True)]
+    assert sum(found) / len(found) > scores["without"]
+    shutil.rmtree(model.resolve() / "token_bag")
+    with pytest.raises(InputError, match="is not the model that made the index"):
+        search_index(index, rows[0]["query"], 1)
 
 
 UNLIKE = ("README.md", "score.png", "log.txt", "lock", "manifest.json", "recipe.yaml")
