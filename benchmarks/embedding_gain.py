@@ -200,9 +200,7 @@ class Experiment:
         found = {"recipe": made_with, "seconds": seconds, "timings": metrics["timings"]}
         models = {"base": Path(self.args.model), "model": place / "round-00" / "model"}
         if (models["model"] / "token_bag").exists():
-            models["transformer"] = place / "transformer"
-            ignored = shutil.ignore_patterns("token_bag")
-            shutil.copytree(models["model"], models["transformer"], ignore=ignored, dirs_exist_ok=True)
+            models["transformer"] = without_bag(models["model"], place / "transformer")
             alone = str(self.folder / f"alone-{place.name}.json")
             metrics["transformer"] = evaluate_stage(recipe, str(models["transformer"]), alone)["scores"]
         for model, path in models.items():
@@ -212,6 +210,15 @@ class Experiment:
             found[model] = {**flat(metrics[model]), "transfer": told["scores"][ASKED][METRIC]["value"]}
         write_json(stored, found)
         return found
+
+
+def without_bag(model: Path, out: Path) -> Path:
+    """The model's transformer alone, as a folder of its own."""
+    shutil.copytree(model, out, ignore=shutil.ignore_patterns("token_bag"), dirs_exist_ok=True)
+    settings = json.loads((out / "config.json").read_text("utf-8"))
+    del settings["token_bag"]
+    write_json(out / "config.json", settings)
+    return out
 
 
 def flat(scores: dict[str, Any]) -> dict[str, float]:

