@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -41,6 +42,8 @@ COLUMNS = {
 _HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t#]*$")
 # Between the words of get_file, getFile and HTTPError.
 _BETWEEN = re.compile(r"_+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+# What a string of several lines cannot do without.
+_LONG_STRING = re.compile(r"\"{3}|'{3}|\\\n")
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 
 
@@ -164,7 +167,17 @@ def _definitions(item: Item) -> Iterator[tuple[list[str], Function]]:
         warnings.simplefilter("ignore")  # odd escapes in strings are the file's business
         tree = ast.parse(source)
     lines = source.split("\n")  # as the parser counts them: a form feed or U+2028 ends none
-    yield from ((lines, node) for node in ast.walk(tree) if isinstance(node, Function))
+    yield from ((lines, node) for node in _statements(tree) if isinstance(node, Function))
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """All statements in the order of `ast.walk`, which spends most of its time on expressions: no function is in one."""
+    waiting: deque[ast.AST] = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+            waiting.extend(getattr(node, name, ()))
+        yield node
 
 
 def _stands_alone(lines: list[str], stated: ast.stmt) -> bool:
@@ -183,18 +196,21 @@ def _without_docstring(lines: list[str], node: Function) -> str:
 def _lines(lines: list[str], node: Function, cut: range = range(0)) -> str:
     """The function's lines but for those of `cut`, decorators included, shifted to the left margin."""
     begin = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-    quoted = _inside_strings(node)
     margin = len(lines[begin - 1]) - len(lines[begin - 1].lstrip())
-    kept = []
-    for number in range(begin, (node.end_lineno or begin) + 1):
+    kept = [number for number in range(begin, (node.end_lineno or begin) + 1) if number not in cut]
+    long = _LONG_STRING.search("\n".join(lines[number - 1] for number in kept))
+    quoted = _inside_strings(node) if long else set[int]()
+    shifted = []
+    for number in kept:
         line = lines[number - 1]
-        if number not in cut:
-            kept.append(line if number in quoted or line[:margin].strip() else line[margin:])
-    return "\n".join(kept).strip()
+        shifted.append(line if number in quoted or line[:margin].strip() else line[margin:])
+    return "\n".join(shifted).strip()
 
 
 def nameless(function: str, name: str) -> str:
     """The function called `f` where it is defined, by its plain name, and as a method of `self`, `cls` or `super()`."""
+    if function.count(name) == 1 and f"def {name}(" in function:  # then nothing need be parsed
+        return function.replace(name, "f")
     lines = [line.encode() for line in function.split("\n")]
     old, spans = name.encode(), []
     defined = False

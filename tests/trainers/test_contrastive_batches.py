@@ -179,6 +179,16 @@ def test_a_small_source_is_used_again_and_a_large_one_drawn_from() -> None:
     assert {row for row in taken[0] if row < 30} != {row for row in taken[1] if row < 30}
 
 
+@pytest.mark.parametrize("homogeneous", [False, True])
+def test_few_steps_repeat_no_row_of_a_source_that_they_do_not_go_through(homogeneous: bool) -> None:
+    pairs = table([(i, i) for i in range(200)], ["large"] * 190 + ["small"] * 10)
+    options = ContrastiveOptions(
+        batch_size=4, max_steps=5, mixing="temperature", mixing_exponent=0.0, homogeneous=homogeneous
+    )
+    taken = Counter(row for step in Batches(pairs, options, 0) for row in step)
+    assert set(taken.values()) == {1}, "the small source has as many rows as it gives to these steps"
+
+
 @pytest.mark.parametrize("batch", [1, 7, 100])
 def test_one_row_makes_one_step(batch: int) -> None:
     assert Batches(table([(0, 0)]), ContrastiveOptions(batch_size=batch), 0).epoch(3) == [[0]]

@@ -116,12 +116,16 @@ class Batches:
 
 
 def quotas(sizes: dict[str, int], options: ContrastiveOptions) -> dict[str, int]:
-    """Rows that each source gives to an epoch; together as many as there are, to rounding."""
+    """Rows that each source gives to an epoch; together, to rounding, as many as there are, or as `max_steps` take if
+    those are fewer: a run that ends within the first epoch would else repeat rows of a source it has not gone through."""
     if options.mixing == "proportional":
         return sizes
     exponent = 0.0 if options.mixing == "round_robin" else options.mixing_exponent
     shares = {name: size**exponent for name, size in sizes.items()}
-    scale = sum(sizes.values()) / sum(shares.values())
+    rows = sum(sizes.values())
+    if options.max_steps is not None:
+        rows = min(rows, options.max_steps * options.batch_size)
+    scale = rows / sum(shares.values())
     return {name: max(1, math.floor(share * scale + 0.5)) for name, share in shares.items()}
 
 

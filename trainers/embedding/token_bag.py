@@ -120,12 +120,13 @@ def learn_bag(
         seen = f"{bag.batch_size}: no step has a negative for any of its queries"
         raise InputError("train.token_bag.batch_size", seen, "raise it")
     steps, began = Steps(pairs, encoder), time.monotonic()
+    special = encoder.tokens.tokenizer.all_special_ids
     table = torch.nn.Parameter(_start(steps, encoder, bag, rng_seed))
     optimizer = torch.optim.Adam([table], lr=bag.lr)
     for number in range(batches.steps):
         optimizer.param_groups[0]["lr"] = bag.lr * (1 - number / batches.steps)
         batch = steps(batches.step(number))
-        vectors = _vectors(batch.texts, table, encoder)
+        vectors = _vectors(batch.texts, table)
         loss, gradient = contrastive.loss_and_gradient(vectors, batch, None, alone)
         if not math.isfinite(loss.item()):
             raise WorkError(
@@ -133,6 +134,8 @@ def learn_bag(
             )
         optimizer.zero_grad()
         vectors.backward(gradient)
+        assert table.grad is not None
+        table.grad[special] = 0  # so that they stay 0: sums are without them
         optimizer.step()
         if (number + 1) % batches.steps_per_epoch == 0:
             seconds = f"{time.monotonic() - began:.0f} s"
@@ -159,12 +162,10 @@ def _start(steps: Steps, encoder: Encoder, bag: TokenBagOptions, rng_seed: int) 
     return table * torch.from_numpy(idf / idf.mean()).float().unsqueeze(1)
 
 
-def _vectors(texts: Sequence[np.ndarray], table: torch.Tensor, encoder: Encoder) -> torch.Tensor:
-    """Unit sums [len(texts), dimensions] of the vectors of the texts' tokens, special ones left out."""
+def _vectors(texts: Sequence[np.ndarray], table: torch.Tensor) -> torch.Tensor:
+    """Unit sums [len(texts), dimensions] of the vectors of the texts' tokens."""
     import numpy as np
 
-    special = encoder.tokens.tokenizer.all_special_ids
-    kept = [ids[~np.isin(ids, special)] for ids in texts]
-    starts = np.cumsum([0, *map(len, kept[:-1])])
-    flat = torch.from_numpy(np.concatenate(kept).astype(np.int64))
+    starts = np.cumsum([0, *map(len, texts[:-1])])
+    flat = torch.from_numpy(np.concatenate(texts).astype(np.int64))
     return normalize(embedding_bag(flat, table, torch.from_numpy(starts), mode="sum"))
