@@ -56,7 +56,7 @@ ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "plain": ((ASKED,), (FEW, NO_BAG)),
     "names": ((ASKED, NAMES), SHORT),
     "packages": ((ASKED, PACKAGES), SHORT),
-    "token bag": ((ASKED,), (FEW,)),
+    "token bag": ((ASKED,), (FEW, "train.token_bag={}")),
     "negatives": (
         (ASKED,),
         (

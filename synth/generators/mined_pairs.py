@@ -171,7 +171,7 @@ def _definitions(item: Item) -> Iterator[tuple[list[str], Function]]:
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """All statements in the order of `ast.walk`, which spends most of its time on expressions: no function is in one."""
+    """All statements, as `ast.walk` orders them, which spends its time on expressions: they hold no function."""
     waiting: deque[ast.AST] = deque([tree])
     while waiting:
         node = waiting.popleft()

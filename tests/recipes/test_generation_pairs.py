@@ -32,6 +32,7 @@ from recipes.settings import RecipeError, load_any
 from recipes.values import to_yaml
 from synth.generators import embedding_pairs as pairs
 from synth.generators import mined_pairs
+from synth.generators.base import Item
 from synth.generators.languages import CODES
 from synth.records.jsonl import read_jsonl
 
@@ -444,6 +445,65 @@ def _functions(source: str) -> list[tuple[str, str]]:
             bare.body = node.body[1:]
             found.append((" ".join(said.split()), ast.dump(bare)))
     return found
+
+
+NESTED = """
+class A:
+    def one(self): pass
+try:
+    def two(): pass
+except* ValueError:
+    def three(): pass
+else:
+    async def four():
+        async with a as b:
+            def five(): pass
+        async for c in d:
+            def six(): pass
+        else:
+            def seven(): pass
+finally:
+    def eight(): pass
+match a:
+    case 1:
+        def nine(): pass
+    case _:
+        while b:
+            def ten(): pass
+        else:
+            def eleven(): pass
+if c:
+    def twelve(): pass
+elif d:
+    with e:
+        def thirteen(): pass
+"""
+
+
+def test_functions_are_found_wherever_a_statement_may_stand_in_the_order_of_the_syntax_tree() -> None:
+    nodes = ast.walk(ast.parse(NESTED))
+    expected = [node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    assert len(expected) == 13
+    found = mined_pairs._definitions(Item("a", {"text": NESTED}))
+    assert [node.name for _, node in found] == expected
+
+
+def test_strings_side_by_side_are_shifted_as_code(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        "class A:\n"
+        "    def told(self):\n"
+        '        """Say what there is to say."""\n'
+        "        return (\n"
+        "            'one'\n"
+        "            'two'\n"
+        "        )\n"
+    )
+    run(
+        mined("docstring_function", None, tmp_path, **{"domains.it.train": str(tmp_path / "*.py")}),
+        tmp_path / "run",
+    )
+    (row,) = dataset(tmp_path / "run")
+    assert row["positive"] == "def told(self):\n    return (\n        'one'\n        'two'\n    )"
 
 
 def test_gsm8k_questions_are_paired_with_their_solutions(

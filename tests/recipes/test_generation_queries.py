@@ -205,6 +205,18 @@ def test_hide_names_hides_what_the_function_says_of_itself_alone() -> None:
     assert mined_pairs.nameless(written, "release") == hidden
 
 
+@pytest.mark.parametrize(
+    ("written", "name", "hidden"),
+    [
+        ("def only(a):\n    return a", "only", "def f(a):\n    return a"),
+        ("async def only(only_a):\n    return only_a", "only", "async def f(only_a):\n    return only_a"),
+        ("def  only (a):\n    return a", "only", "def  f (a):\n    return a"),
+    ],
+)
+def test_hide_names_wherever_the_name_stands_once(written: str, name: str, hidden: str) -> None:
+    assert mined_pairs.nameless(written, name) == hidden
+
+
 def test_an_empty_instruction_is_none(tmp_path: Path) -> None:
     (plain,), (bare,) = mined(tmp_path), mined(tmp_path, instruction="")
     assert plain["instruction"]

@@ -117,7 +117,8 @@ class Batches:
 
 def quotas(sizes: dict[str, int], options: ContrastiveOptions) -> dict[str, int]:
     """Rows that each source gives to an epoch; together, to rounding, as many as there are, or as `max_steps` take if
-    those are fewer: a run that ends within the first epoch would else repeat rows of a source it has not gone through."""
+    those are fewer: a run that ends within its first epoch would else repeat rows of a source it has not gone through.
+    """
     if options.mixing == "proportional":
         return sizes
     exponent = 0.0 if options.mixing == "round_robin" else options.mixing_exponent
