@@ -61,7 +61,8 @@ LEARNED: dict[str, Any] = {
 WITH: dict[str, dict[str, Any]] = {
     "matryoshka_weights": {"matryoshka": [4, 8]},
     "guide_margin": {"guide": "here"},
-    "mixing_exponent": {"mixing": "temperature"},
+    # Enough steps for rows to spare: two batches hold too few of these sources to round their shares apart.
+    "mixing_exponent": {"mixing": "temperature", "max_steps": 3},
 }
 # Options that change what is watched, kept or how fast it goes; tested one by one elsewhere.
 WATCHED = {
