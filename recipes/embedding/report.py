@@ -11,6 +11,7 @@ from recipes.report import summary_text
 from synth.export import redact
 from synth.records.jsonl import atomic_write, repair_text
 from synth.store import RunFolder
+from trainers.core.card import TOKEN_BAG
 
 if TYPE_CHECKING:
     from recipes.embedding.context import Context
@@ -46,13 +47,6 @@ def write_card(folder: RunFolder, recipe: EmbeddingRecipe) -> bool:
     return True
 
 
-TOKEN_BAG = (
-    "`open_encoder` comes with `pip install 'synthloop[embedding]'`. The scores below are with the model's token "
-    "bag, which it appends; `SentenceTransformer` opens the transformer alone, whose vectors are their leading "
-    "dimensions.\n\n"
-)
-
-
 def embedder_card(
     recipe: EmbeddingRecipe, manifest: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]
 ) -> str:
@@ -73,6 +67,7 @@ def embedder_card(
     opened = "from sentence_transformers import SentenceTransformer", 'SentenceTransformer("PATH")'
     if bag:
         opened = "from trainers import open_encoder", 'open_encoder("PATH").model'
+    told = f"{TOKEN_BAG} The scores below are the whole model's.\n\n" if bag else ""
     use = (
         f"{opened[0]}\n\nmodel = {opened[1]}\n"
         'queries, documents = model.encode_query(["..."]), model.encode_document(["..."])\n'
@@ -83,7 +78,7 @@ def embedder_card(
         f"# {recipe.name}",
         f"Tuned from `{base}` on pairs of a query and a document that answers it, with negatives mined in "
         f"{len(rounds)} {'round' if len(rounds) == 1 else 'rounds'}.",
-        f"## Use\n\n```python\n{use}\n```\n\n{TOKEN_BAG if bag else ''}{_instructions(recipe)}",
+        f"## Use\n\n```python\n{use}\n```\n\n{told}{_instructions(recipe)}",
         "## Scores\n\nIn percent, with 95 % bootstrap intervals over queries (sentence pairs for `spearman`).\n\n"
         f"```\n{summary_text(rounds, recipe.gate.metric, unit='queries')}\n```",
         "## Lineage\n\n" + _lineage(resolved, facts),

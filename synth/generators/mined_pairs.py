@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -197,13 +198,12 @@ def _lines(lines: list[str], node: Function, cut: range = range(0)) -> str:
     """The function's lines but for those of `cut`, decorators included, shifted to the left margin."""
     begin = min([node.lineno, *(each.lineno for each in node.decorator_list)])
     margin = len(lines[begin - 1]) - len(lines[begin - 1].lstrip())
-    kept = [number for number in range(begin, (node.end_lineno or begin) + 1) if number not in cut]
-    long = _LONG_STRING.search("\n".join(lines[number - 1] for number in kept))
-    quoted = _inside_strings(node) if long else set[int]()
-    shifted = []
-    for number in kept:
-        line = lines[number - 1]
-        shifted.append(line if number in quoted or line[:margin].strip() else line[margin:])
+    written = [lines[n - 1] for n in range(begin, (node.end_lineno or begin) + 1) if n not in cut]
+    quoted = _inside_strings(written) if _LONG_STRING.search("\n".join(written)) else set[int]()
+    shifted = [
+        line if number in quoted or line[:margin].strip() else line[margin:]
+        for number, line in enumerate(written)
+    ]
     return "\n".join(shifted).strip()
 
 
@@ -235,10 +235,18 @@ def _itself(owner: ast.expr) -> bool:
     return isinstance(owner, ast.Name) and owner.id in ("self", "cls")
 
 
-def _inside_strings(node: Function) -> set[int]:
-    """Lines that begin inside a string: their white space is the string's."""
-    strings = (each for each in ast.walk(node) if isinstance(each, (ast.Constant, ast.JoinedStr)))
-    return {n for each in strings for n in range(each.lineno + 1, (each.end_lineno or each.lineno) + 1)}
+def _inside_strings(lines: list[str]) -> set[int]:
+    """Lines, counted from 0, that begin inside a string: their white space is the string's."""
+    inside, begun = set[int](), list[int]()
+    for token in tokenize.generate_tokens(iter([f"{line}\n" for line in lines]).__next__):
+        kind, first, last = tokenize.tok_name[token.type], token.start[0], token.end[0]
+        if kind in ("FSTRING_START", "TSTRING_START"):  # later Pythons take such strings apart
+            begun.append(first)
+        elif kind in ("FSTRING_END", "TSTRING_END"):
+            inside.update(range(begun.pop(), last))
+        elif kind == "STRING":
+            inside.update(range(first, last))
+    return inside
 
 
 def _sections(item: Item) -> Iterator[Pair]:

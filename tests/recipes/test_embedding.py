@@ -118,7 +118,7 @@ def test_a_run_mines_measures_and_searches_with_its_token_bag(tmp_path: Path) ->
     """What pairs have in common is that their words go together, which a random transformer hardly learns."""
     pytest.importorskip("sentence_transformers")
     bag = {"dimensions": 24, "epochs": 30, "batch_size": 16, "lr": 2e-2}
-    changes = {"rounds": 1, "train.max_steps": 1, "train.lr": 1e-5}
+    changes = {"rounds": 2, "train.max_steps": 1, "train.lr": 1e-5}
     base = encoder(tmp_path / "base")
     scores = {}
     for name, option in (("with", bag), ("without", None)):
@@ -132,6 +132,15 @@ def test_a_run_mines_measures_and_searches_with_its_token_bag(tmp_path: Path) ->
     assert 'open_encoder("PATH").model' in card
     assert "SentenceTransformer(" not in card
     assert "SentenceTransformer(" in (tmp_path / "without" / "model" / "README.md").read_text()
+    import trainers
+
+    sides = ("query", "query"), ("positive", "document")
+    # The second round mines with the first one's model.
+    mined = dataset(tmp_path / "with", 1)
+    first = trainers.open_encoder(str(tmp_path / "with" / "round-00" / "model"), device="cpu")
+    asked, answers = (first.encode([r[side] for r in mined], role) for side, role in sides)
+    scores_there = [json.loads(row["evidence"])["positive_score"] for row in mined]
+    assert scores_there == pytest.approx((asked * answers).sum(axis=1).tolist(), abs=1e-5)
     rows = pairs(TOPICS[8:], seed=1)
     documents = write_rows(tmp_path / "documents.jsonl", [{"text": row["positive"]} for row in rows])
     index = str(tmp_path / "index")

@@ -7,6 +7,7 @@ import copy
 import json
 import random
 import sysconfig
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -488,12 +489,13 @@ def test_functions_are_found_wherever_a_statement_may_stand_in_the_order_of_the_
     assert [node.name for _, node in found] == expected
 
 
-def test_strings_side_by_side_are_shifted_as_code(tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", ["", "        '''zero'''\n", "        0 + \\\n        0\n"])
+def test_strings_side_by_side_are_shifted_as_code(tmp_path: Path, beside: str) -> None:
     (tmp_path / "a.py").write_text(
         "class A:\n"
         "    def told(self):\n"
         '        """Say what there is to say."""\n'
-        "        return (\n"
+        f"{beside}        return (\n"
         "            'one'\n"
         "            'two'\n"
         "        )\n"
@@ -503,7 +505,8 @@ def test_strings_side_by_side_are_shifted_as_code(tmp_path: Path) -> None:
         tmp_path / "run",
     )
     (row,) = dataset(tmp_path / "run")
-    assert row["positive"] == "def told(self):\n    return (\n        'one'\n        'two'\n    )"
+    shifted = textwrap.indent(textwrap.dedent(beside), "    ")
+    assert row["positive"] == f"def told(self):\n{shifted}    return (\n        'one'\n        'two'\n    )"
 
 
 def test_gsm8k_questions_are_paired_with_their_solutions(

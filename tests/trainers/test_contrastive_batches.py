@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.contrastive_options import ContrastiveOptions
+from trainers.contrastive_options import ContrastiveOptions, Mixing
 from trainers.embedding.batches import Batches, families, quotas
 from trainers.embedding.rows import Pairs, read_pairs
 
@@ -187,6 +187,21 @@ def test_few_steps_repeat_no_row_of_a_source_that_they_do_not_go_through(homogen
     )
     taken = Counter(row for step in Batches(pairs, options, 0) for row in step)
     assert set(taken.values()) == {1}, "the small source has as many rows as it gives to these steps"
+
+
+@pytest.mark.parametrize("mixing", ["round_robin", "temperature"])
+@pytest.mark.parametrize(("sources", "batch", "steps"), [(3, 64, 2), (3, 128, 1), (40, 32, 10), (7, 9, 5)])
+@pytest.mark.parametrize("homogeneous", [False, True])
+def test_few_steps_are_full_whatever_the_shares(
+    mixing: Mixing, sources: int, batch: int, steps: int, homogeneous: bool
+) -> None:
+    pairs = table([(i, i) for i in range(sources * 150)], [f"s{i % sources}" for i in range(sources * 150)])
+    options = ContrastiveOptions(
+        batch_size=batch, max_steps=steps, mixing=mixing, mixing_exponent=0.3, homogeneous=homogeneous
+    )
+    plan = list(Batches(pairs, options, 0))
+    assert [len(step) for step in plan] == [batch] * steps
+    assert len({row for step in plan for row in step}) == batch * steps
 
 
 @pytest.mark.parametrize("batch", [1, 7, 100])

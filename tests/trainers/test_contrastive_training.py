@@ -26,7 +26,7 @@ pytest.importorskip("sentence_transformers")
 
 import trainers  # noqa: E402
 from synth.records.errors import InputError, WorkError  # noqa: E402
-from trainers.contrastive_options import ContrastiveOptions  # noqa: E402
+from trainers.contrastive_options import ContrastiveOptions, TokenBagOptions  # noqa: E402
 from trainers.core import checkpoint  # noqa: E402
 from trainers.embedding.encoder import Encoder  # noqa: E402
 from trainers.embedding.model import open_for_training  # noqa: E402
@@ -548,9 +548,10 @@ def test_trackers_get_every_step(tmp_path: Path, folder: Make) -> None:
 
 # --- ranks ---------------------------------------------------------------------------------------------------------
 
-# Eight rows a step, which is four a rank; ragged rows, cached with a guide; fewer texts than ranks.
+# Eight rows a step, which is four a rank, with a token bag; ragged rows, cached with a guide; fewer texts than ranks.
+BAG = TokenBagOptions(dimensions=4, batch_size=8)
 TWO_RANKS: list[tuple[int, dict[str, Any]]] = [
-    (10, {"epochs": 2, "batch_size": 8, "micro_batch_tokens": 60, "cache": "off"}),
+    (10, {"epochs": 2, "batch_size": 8, "micro_batch_tokens": 60, "cache": "off", "token_bag": BAG}),
     (10, {"epochs": 1, "micro_batch_tokens": 60, "cache": "on", "symmetric": True, "guide": "here"}),
     (1, {"epochs": 1, "batch_size": 1}),
 ]
@@ -628,6 +629,8 @@ def test_two_ranks_train_as_one(tmp_path: Path, folder: Make) -> None:
             # Attention is blind to the keys' bias: its gradient is rounding, which AdamW makes whole steps of.
             if not name.endswith("key.bias"):
                 torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+    one, two = (tiny_models.weights(tmp_path / f"{name}-0" / "token_bag") for name in ("one", "two"))
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{}, {"batch_size": 1}])

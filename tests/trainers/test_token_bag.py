@@ -16,6 +16,7 @@ import tiny_embedders
 torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
 
+from safetensors.torch import save_file  # noqa: E402
 from sentence_transformers import SentenceTransformer  # noqa: E402
 
 import trainers  # noqa: E402
@@ -172,6 +173,7 @@ def test_the_transformer_is_trained_as_it_is_without_it(tuned: Path, base: str, 
 def test_tuning_on_leaves_the_old_bag_behind(tuned: Path, tmp_path: Path) -> None:
     on = trainers.train_embedder(str(tuned), ROWS, tmp_path / "on", OPTIONS, 4).path
     assert open_encoder(str(on), device="cpu").dimensions == 16 + 32
+    assert (on / FOLDER / TABLE).read_bytes() != (tuned / FOLDER / TABLE).read_bytes()
     off = trainers.train_embedder(
         str(tuned), ROWS, tmp_path / "off", replace(OPTIONS, token_bag=None), 4
     ).path
@@ -183,6 +185,9 @@ def test_a_broken_bag_is_told(tuned: Path, tmp_path: Path) -> None:
     shutil.copytree(tuned, folder)
     (folder / FOLDER / TABLE).write_bytes(b"x")
     with pytest.raises(InputError, match=r"token_bag of .*\n  copy or fetch the whole model anew"):
+        open_encoder(str(folder), device="cpu")
+    save_file({"table": torch.zeros(3, 32)}, folder / FOLDER / TABLE)
+    with pytest.raises(InputError, match=r"is \[3, 32\], but the model has [0-9]+ tokens\n  copy or fetch"):
         open_encoder(str(folder), device="cpu")
     (folder / FOLDER / TABLE).unlink()
     with pytest.raises(InputError, match=r"token_bag/model\.safetensors is missing\n  copy or fetch"):

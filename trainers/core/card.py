@@ -6,6 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+TOKEN_BAG = (
+    "`open_encoder` of `trainers` (`pip install 'synthloop[embedding]'`) opens the whole model. `SentenceTransformer` "
+    "passes over the folder `token_bag` and opens the transformer alone, whose vectors are the whole ones' leading "
+    "dimensions; a copy that it saves is the transformer alone, too, once `token_bag` is taken out of its config.json."
+)
+"""What the card of an embedding model says if it has a token bag."""
+
 
 def model_card(
     *,

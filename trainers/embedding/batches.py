@@ -116,18 +116,33 @@ class Batches:
 
 
 def quotas(sizes: dict[str, int], options: ContrastiveOptions) -> dict[str, int]:
-    """Rows that each source gives to an epoch; together, to rounding, as many as there are, or as `max_steps` take if
-    those are fewer: a run that ends within its first epoch would else repeat rows of a source it has not gone through.
+    """Rows that each source gives to an epoch; together as many as there are, or as `max_steps` take if those are
+    fewer: a run that ends within its first epoch would else repeat rows of a source it has not gone through.
     """
     if options.mixing == "proportional":
         return sizes
     exponent = 0.0 if options.mixing == "round_robin" else options.mixing_exponent
     shares = {name: size**exponent for name, size in sizes.items()}
-    rows = sum(sizes.values())
-    if options.max_steps is not None:
-        rows = min(rows, options.max_steps * options.batch_size)
-    scale = rows / sum(shares.values())
-    return {name: max(1, math.floor(share * scale + 0.5)) for name, share in shares.items()}
+    there = sum(sizes.values())
+    taken = min(there, options.max_steps * options.batch_size) if options.max_steps else there
+    exact = {name: share * taken / sum(shares.values()) for name, share in shares.items()}
+    if taken == there:
+        return {name: max(1, math.floor(rows + 0.5)) for name, rows in exact.items()}
+    if options.homogeneous:
+        return {name: _whole_steps(exact[name], size, options.batch_size) for name, size in sizes.items()}
+    # Exactly as many as the steps take, the largest remainders rounded up: one row more would be a step more, over
+    # which all rows are dealt out.
+    rows = {name: math.floor(each) for name, each in exact.items()}
+    left = taken - sum(rows.values())
+    for name in sorted(exact, key=lambda name: rows[name] - exact[name])[:left]:
+        rows[name] += 1
+    return rows
+
+
+def _whole_steps(share: float, size: int, batch_size: int) -> int:
+    """A source's share rounded up to whole steps of its own, without repeating rows if the share does not."""
+    rows = math.ceil(share / batch_size) * batch_size
+    return size if share <= size < rows else rows
 
 
 def families(pairs: Pairs) -> list[int]:

@@ -22,7 +22,7 @@ from trainers import contrastive
 from trainers.contrastive_options import ContrastiveOptions
 from trainers.core import model as models
 from trainers.core.batching import token_budget
-from trainers.core.card import training_sections
+from trainers.core.card import TOKEN_BAG, training_sections
 from trainers.core.checkpoint import Progress, States
 from trainers.core.evaluate import Stopper, checked_metrics, held_out
 from trainers.core.optimizer import adamw, clip, learning_rate
@@ -40,12 +40,6 @@ if TYPE_CHECKING:
     import torch
 
     from trainers.embedding.token_bag import TokenBag
-
-TOKEN_BAG = (
-    "`trainers.open_encoder` (synthloop) opens the whole model. sentence-transformers passes over the folder "
-    "`token_bag` and opens the transformer alone, whose vectors are the whole ones' leading dimensions."
-)
-"""What the card says of a model with a bag."""
 
 Evaluate = Callable[[Encoder, int], Mapping[str, float]]
 

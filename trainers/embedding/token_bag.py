@@ -93,11 +93,20 @@ def read_bag(model: Any, path: str, revision: str | None = None) -> TokenBag | N
     settings = getattr(model[0].config, FOLDER, None)
     if settings is None:
         return None
-    with reading(f"{FOLDER} of {path}", "copy or fetch the whole model anew"):
-        table = load_file_path(path, TABLE, subfolder=FOLDER, revision=revision)
-        if table is None:
+    fix = f"copy or fetch the whole model anew; or take {FOLDER} out of its config.json to have the transformer alone"
+    with reading(f"{FOLDER} of {path}", fix):
+        found = load_file_path(path, TABLE, subfolder=FOLDER, revision=revision)
+        if found is None:
             raise FileNotFoundError(f"{FOLDER}/{TABLE} is missing")
-        return TokenBag(load_file(table)["table"], float(settings["weight"]), model.get_embedding_dimension())
+        table, size = load_file(found)["table"], _vocabulary_size(model)
+        if table.dim() != 2 or len(table) != size:
+            raise ValueError(f"{FOLDER}/{TABLE} is {list(table.shape)}, but the model has {size} tokens")
+        return TokenBag(table, float(settings["weight"]), model.get_embedding_dimension())
+
+
+def _vocabulary_size(model: Any) -> int:
+    """Of everything that the transformer can read: tokenizers may have holes in their ids, or ids beyond it."""
+    return model[0].config.get_text_config().vocab_size
 
 
 def learn_bag(
@@ -120,8 +129,9 @@ def learn_bag(
         seen = f"{bag.batch_size}: no step has a negative for any of its queries"
         raise InputError("train.token_bag.batch_size", seen, "raise it")
     steps, began = Steps(pairs, encoder), time.monotonic()
-    special = encoder.tokens.tokenizer.all_special_ids
-    table = torch.nn.Parameter(_start(steps, encoder, bag, rng_seed))
+    size = _vocabulary_size(encoder.model)
+    special = [token for token in encoder.tokens.tokenizer.all_special_ids if token < size]
+    table = torch.nn.Parameter(_start(steps, size, special, bag, rng_seed))
     optimizer = torch.optim.Adam([table], lr=bag.lr)
     for number in range(batches.steps):
         optimizer.param_groups[0]["lr"] = bag.lr * (1 - number / batches.steps)
@@ -143,12 +153,10 @@ def learn_bag(
     return TokenBag(table.detach(), bag.weight, encoder.dimensions)
 
 
-def _start(steps: Steps, encoder: Encoder, bag: TokenBagOptions, rng_seed: int) -> torch.Tensor:
-    """Random vectors [tokens, dimensions], as long as their tokens are rare; special tokens' are 0."""
+def _start(steps: Steps, size: int, special: list[int], bag: TokenBagOptions, rng_seed: int) -> torch.Tensor:
+    """Random vectors [size, dimensions], as long as their tokens are rare; special tokens' are 0."""
     import numpy as np
 
-    # A row for everything that the transformer can read: tokenizers may have holes in their ids.
-    size = encoder.model[0].config.get_text_config().vocab_size
     shares = np.zeros(size)
     for texts in steps.texts():
         count = np.zeros(size)
@@ -156,7 +164,7 @@ def _start(steps: Steps, encoder: Encoder, bag: TokenBagOptions, rng_seed: int) 
             count[np.unique(ids)] += 1
         shares = np.maximum(shares, (1 + count) / len(texts))
     idf = np.log1p(1 / shares)
-    idf[encoder.tokens.tokenizer.all_special_ids] = 0.0
+    idf[special] = 0.0
     random = torch.Generator().manual_seed(derive(rng_seed, "token_bag"))
     table = torch.randn(size, bag.dimensions, generator=random) / math.sqrt(bag.dimensions)
     return table * torch.from_numpy(idf / idf.mean()).float().unsqueeze(1)
