@@ -116,8 +116,9 @@ class Batches:
 
 
 def quotas(sizes: dict[str, int], options: ContrastiveOptions) -> dict[str, int]:
-    """Rows that each source gives to an epoch; together as many as there are, or as `max_steps` take if those are
-    fewer: a run that ends within its first epoch would else repeat rows of a source it has not gone through.
+    """Rows that each source gives to an epoch; together, to rounding, as many as there are. If `max_steps` take fewer,
+    together that many, or a source's part rounded up to whole steps where it has its own: a run that ends within its
+    first epoch would else repeat rows of a source it has not gone through.
     """
     if options.mixing == "proportional":
         return sizes
