@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +26,7 @@ from synth.records.ids import model_hash  # noqa: E402
 from trainers.contrastive_options import ContrastiveOptions, TokenBagOptions  # noqa: E402
 from trainers.embedding.encoder import open_encoder  # noqa: E402
 from trainers.embedding.rows import read_pairs  # noqa: E402
-from trainers.embedding.token_bag import FOLDER, TABLE, learn_bag  # noqa: E402
+from trainers.embedding.token_bag import FOLDER, TABLE, _vectors, learn_bag  # noqa: E402
 
 # Word 2i of a query is word 2i + 1 of its document: only who learned from pairs knows that they belong together.
 ROWS = [
@@ -99,6 +100,17 @@ def test_it_sums_tokens_whatever_their_order_and_padding_but_counts_them(tuned: 
     np.testing.assert_allclose(bag[0], bag[1], atol=1e-6)
     assert not np.allclose(bag[0], bag[2], atol=1e-3)
     np.testing.assert_allclose(bag[0], encoder.encode(["w1 w2 w2"])[0, 16:], atol=1e-6)
+
+
+def test_a_token_counts_with_the_square_root_of_how_often_it_is_there(tuned: Path) -> None:
+    """Where texts are encoded and, since a table is only as good as the sums it was learned for, where it is."""
+    encoder = open_encoder(str(tuned), device="cpu")
+    table = encoder.model[-1].table
+    sums = 2 * table[4 + 1] + math.sqrt(3) * table[4 + 2] + table[4 + 9]
+    bag = encoder.encode(["w1 w2 w1 w2 w9 w1 w2 w1", "w2"])[0, 16:]
+    np.testing.assert_allclose(bag / np.linalg.norm(bag), (sums / sums.norm()).numpy(), atol=1e-5)
+    ids = [np.array([5, 6, 5, 6, 13, 5, 6, 5]), np.array([6])]
+    np.testing.assert_allclose(_vectors(ids, table)[0].numpy(), (sums / sums.norm()).numpy(), atol=1e-5)
 
 
 def test_a_text_without_a_token_has_the_transformers_vector(tuned: Path) -> None:

@@ -1,8 +1,9 @@
 """What single tokens say of a text: one learned vector for every token, summed, behind the transformer's vector.
 
-1. A text's bag vector b is the unit sum of the vectors of its tokens, special ones left out. Each begins random, its
-   length the token's inverse document frequency among queries or documents, whichever has it more often, so that at
-   first b compares exact tokens, also those that no row has, and prompts hardly count.
+1. A text's bag vector b is the unit sum of the vectors of its tokens, special ones left out; a token that is there n
+   times counts sqrt(n) times, so that what a function repeats in every line does not drown the rest. Each begins
+   random, its length the token's inverse document frequency among queries or documents, whichever has it more often,
+   so that at first b compares exact tokens, also those that no row has, and prompts hardly count.
 2. The vectors are learned alone, on all rows, by the training's InfoNCE in large batches (Adam, its rate falling to 0
    on a line): which tokens count, and which of a query and of a document go together.
 3. With u the transformer's unit vector, the text's vector is [u, sqrt(weight) b] / sqrt(1 + weight), so that cosines
@@ -60,8 +61,10 @@ class TokenBag(torch.nn.Module):
 
     def forward(self, features: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
         """`sentence_embedding` [B, before] of `features` becomes unit vectors [B, before + dimensions], float32."""
-        ids, mask = features["input_ids"], features["attention_mask"]
-        told = (embedding(ids, self.table).float() * mask.unsqueeze(-1)).sum(dim=1)
+        ids, read = features["input_ids"], features["attention_mask"].bool()
+        counted = torch.zeros(ids.shape, device=ids.device)
+        counted[read] = _counted(read.nonzero()[:, 0], ids[read], len(self.table))
+        told = (embedding(ids, self.table).float() * counted.unsqueeze(-1)).sum(dim=1)
         dense, bag = normalize(features["sentence_embedding"].float()), normalize(told)
         both = torch.cat([dense, bag * math.sqrt(self.weight)], dim=-1)
         features["sentence_embedding"] = normalize(both)
@@ -174,6 +177,16 @@ def _vectors(texts: Sequence[np.ndarray], table: torch.Tensor) -> torch.Tensor:
     """Unit sums [len(texts), dimensions] of the vectors of the texts' tokens."""
     import numpy as np
 
-    starts = np.cumsum([0, *map(len, texts[:-1])])
+    lengths = np.array([len(text) for text in texts])
+    starts, owners = np.cumsum(lengths) - lengths, np.repeat(np.arange(len(texts)), lengths)
     flat = torch.from_numpy(np.concatenate(texts).astype(np.int64))
-    return normalize(embedding_bag(flat, table, torch.from_numpy(starts), mode="sum"))
+    counted = _counted(torch.from_numpy(owners), flat, len(table))
+    sums = embedding_bag(flat, table, torch.from_numpy(starts), mode="sum", per_sample_weights=counted)
+    return normalize(sums)
+
+
+def _counted(owners: torch.Tensor, tokens: torch.Tensor, size: int) -> torch.Tensor:
+    """What each token [N] adds of its vector to the sum of its text, whose number is in `owners` [N]: 1 / sqrt(n) where
+    that text has the token n times, so that together they count sqrt(n). `size` is that of the vocabulary."""
+    _, kind, n = torch.unique(owners * size + tokens, return_inverse=True, return_counts=True)
+    return n.float().rsqrt()[kind]
