@@ -11,16 +11,18 @@
 4. loss = mean over rows of -log(exp(s_i,positive) / sum_j exp(s_ij)); `symmetric` takes the mean with the same from
    positives to queries; Matryoshka the weighted mean over leading dimensions, normalised anew.
 5. The loss is differentiated with respect to the vectors alone. Each rank carries the gradient of its own texts'
-   vectors, times the number of ranks since data parallelism averages, back through its micro-batches: kept, in one
-   backward pass, or cached (GradCache), embedded a second time with the same random numbers, one after another.
+   vectors, times the number of ranks since data parallelism averages, back through its micro-batches. Those that keep
+   their activations go first, in one backward pass; the others are cached (GradCache): embedded a second time with the
+   same random numbers, one after another.
 
 InfoNCE: van den Oord et al. 2018 (arXiv:1807.03748, eq. 4); one matrix of in-batch positives and negatives and
 temperature 0.02: E5-mistral (Wang et al. 2024, arXiv:2401.00368, sec. 3.2). GradCache: Gao et al. 2021
 (arXiv:2101.06983). Guide: GISTEmbed (Solatorio 2024, arXiv:2402.16829). Matryoshka: Kusupati et al. 2022
 (arXiv:2205.13147). Departures: a text stands once in a step, so two copies are neither counted twice nor pushed
 apart; every rank computes the whole loss, so only vectors are exchanged and no gradient crosses ranks but the
-parameters'; E5-mistral's paper has one mined negative a row, here are up to `hard_negatives`; the guide sees no
-instruction.
+parameters'; a cached step keeps one micro-batch's activations, which take no more memory than those of the next one
+that is embedded again; E5-mistral's paper has one mined negative a row, here are up to `hard_negatives`; the guide
+sees no instruction.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ if TYPE_CHECKING:
 
 # Scores that are held at once; the matrix is worked off in blocks of rows.
 SCORES = 2**24
-# A step whose activations would take more bytes than this on a rank is cached under `cache: auto`.
-CACHE_ABOVE = 4 * 2**30
+# Bytes of activations that a step keeps on a rank under `cache: auto`.
+KEPT_BYTES = 4 * 2**30
 
 
 @dataclass
@@ -73,17 +75,19 @@ def step(model: Any, batch: Step, method: Method, seed: Callable[[int], int]) ->
     lengths = [len(text) for text in batch.texts]
     shares = share(partition(lengths, method.budget), lengths, method.ranks)
     mine = shares[method.rank]
-    cached = _cached(method, batch)
+    count = len(mine)
+    kept = _kept(method, batch, count)  # the first so many micro-batches, which have the longest texts
 
-    def embed(number: int, last: int) -> torch.Tensor:
+    def embed(number: int) -> torch.Tensor:
         # A rank without a text embeds one that nobody asks for: its backward pass takes part in the exchange.
         texts = [batch.texts[i] for i in mine[number] or [0]]
         torch.manual_seed(seed(number))
-        with _exchange(model, number == last):
+        with _exchange(model, number == count - 1):
             return method.encoder.forward(model, method.encoder.tokens.batch(texts))
 
-    with torch.no_grad() if cached else nullcontext():
-        parts = [embed(number, len(mine) - 1) for number in range(len(mine))]
+    with torch.no_grad():
+        forgotten = [embed(number) for number in range(kept, count)]
+    parts = [*(embed(number) for number in range(kept)), *forgotten]
     own = [part.detach() for group, part in zip(mine, parts, strict=True) if group]
     vectors = _gathered(torch.cat(own) if own else parts[0][:0].detach(), shares, method)
     cosines = _guide_cosines(batch, shares, method)
@@ -92,13 +96,13 @@ def step(model: Any, batch: Step, method: Method, seed: Callable[[int], int]) ->
         gradient[group] * method.ranks if group else torch.zeros_like(part)
         for group, part in zip(mine, parts, strict=True)
     ]
-    if not cached:
-        torch.autograd.backward(parts, gradients)
-        return {"loss": loss}
-    for number, wanted in enumerate(gradients):
-        part = embed(number, len(mine) - 1)
-        with _exchange(model, number == len(mine) - 1):
-            part.backward(wanted)
+    # These first: their memory is free again when the others need it.
+    with _exchange(model, kept == count):
+        torch.autograd.backward(parts[:kept], gradients[:kept])
+    for number in range(kept, count):
+        part = embed(number)
+        with _exchange(model, number == count - 1):
+            part.backward(gradients[number])
     return {"loss": loss}
 
 
@@ -187,18 +191,18 @@ def _gathered(own: torch.Tensor, shares: list[list[list[int]]], method: Method) 
     return vectors
 
 
-def _cached(method: Method, batch: Step) -> bool:
-    """Whether this step forgets its activations: as asked, or where they would not fit.
+def _kept(method: Method, batch: Step, count: int) -> int:
+    """How many of a rank's `count` micro-batches, at least one, keep their activations: as asked, or as fit.
 
     34 bytes a token, layer and hidden unit in 16 bits: Korthikanti et al. 2022 (arXiv:2205.05198, eq. 1), attention
     matrices not counted, which fused kernels never store; twice that in float32.
     """
     if method.options.cache != "auto":
-        return method.options.cache == "on"
+        return 1 if method.options.cache == "on" else count
     config = method.encoder.model[0].config.get_text_config()
-    bytes_each = 34 if method.half else 68
-    tokens = batch.tokens / method.ranks
-    return tokens * config.num_hidden_layers * config.hidden_size * bytes_each > CACHE_ABOVE
+    bytes_each = (34 if method.half else 68) * config.num_hidden_layers * config.hidden_size
+    needed = batch.tokens / method.ranks * bytes_each
+    return min(count, max(1, int(count * KEPT_BYTES / max(1, needed))))
 
 
 def _exchange(model: Any, now: bool) -> AbstractContextManager[Any]:

@@ -72,8 +72,8 @@ class ContrastiveOptions:
     """Texts that are trained on are cut to so many tokens where that is less than the limit; the tuned model reads
     as far as before. Shorter texts leave time for more of them."""
     cache: Literal["auto", "on", "off"] = "auto"
-    """GradCache: forget activations and compute them again, so that memory does not grow with the batch. auto is on
-    where a step's activations would take more than `CACHE_ABOVE` bytes on a rank."""
+    """GradCache: forget activations and compute them again, so that memory does not grow with the batch. A step
+    keeps those of one micro-batch; auto those that fit in `KEPT_BYTES` bytes on a rank."""
     micro_batch_tokens: int | None = None
     """Most tokens, padding included, that go through the model at once; but for rounding it never changes what is
     learned without dropout. null is 2048 on a CPU and 8192 elsewhere."""

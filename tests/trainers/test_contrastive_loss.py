@@ -20,6 +20,7 @@ from torch.nn.functional import normalize  # noqa: E402
 
 from trainers import contrastive  # noqa: E402
 from trainers.contrastive_options import ContrastiveOptions  # noqa: E402
+from trainers.core.batching import partition  # noqa: E402
 from trainers.embedding.encoder import Encoder, open_model  # noqa: E402
 from trainers.embedding.model import open_for_training  # noqa: E402
 from trainers.embedding.rows import read_pairs  # noqa: E402
@@ -385,21 +386,33 @@ def test_the_guide_is_asked_once_for_each_text(folder: Path, monkeypatch: pytest
     assert len(asked) == len(set(asked)) == 4 * 4
 
 
-@pytest.mark.parametrize(("cache", "expected"), [("on", True), ("off", False), ("auto", False)])
-def test_cache_as_asked(folder: Path, monkeypatch: pytest.MonkeyPatch, cache: Any, expected: bool) -> None:
-    seen: list[bool] = []
+@pytest.mark.parametrize(
+    ("cache", "fitting", "kept"),
+    [("off", 0.0, 1.0), ("on", 9.0, 0.0), ("auto", 1.0, 1.0), ("auto", 0.5, 0.5), ("auto", 0.01, 0.0)],
+)
+def test_a_step_keeps_the_activations_that_it_is_asked_to_or_that_fit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cache: Any, fitting: float, kept: float
+) -> None:
+    """At least those of one micro-batch; they are gone when the first of the others is embedded again."""
+    seen: list[str] = []
     forward = Encoder.forward
 
     def watched(self: Encoder, model: Any, features: Any) -> Any:
-        seen.append(torch.is_grad_enabled())
-        return forward(self, model, features)
+        vectors = forward(self, model, features)
+        seen.append("keep" if torch.is_grad_enabled() else "forget")
+        if torch.is_grad_enabled():
+            vectors.register_hook(lambda _gradient: seen.append("back"))
+        return vectors
 
     monkeypatch.setattr(Encoder, "forward", watched)
-    options = ContrastiveOptions(cache=cache)
-    gradients(folder, 100, options)
-    assert (False in seen) == expected
-    if cache == "auto":
-        seen.clear()
-        monkeypatch.setattr(contrastive, "CACHE_ABOVE", 1000)
-        gradients(folder, 100, options)
-        assert False in seen
+    pairs = read_pairs(PAIRS, 2)
+    model, tokens, _ = open_for_training(str(folder), ContrastiveOptions(), torch.float32, pairs)
+    config, step = model[0].config, Steps(pairs, Encoder(model, tokens, 30))(range(len(pairs.rows)))
+    needed = 68 * step.tokens * config.num_hidden_layers * config.hidden_size
+    monkeypatch.setattr(contrastive, "KEPT_BYTES", fitting * needed)
+    gradients(folder, 30, ContrastiveOptions(cache=cache, hard_negatives=2))
+    count = len(partition([len(text) for text in step.texts], 30))
+    first = max(1, int(kept * count))
+    assert count > 3
+    again = ["keep", "back"] * (count - first)
+    assert seen == ["forget"] * (count - first) + ["keep"] * first + ["back"] * first + again
