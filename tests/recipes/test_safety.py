@@ -167,11 +167,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(
 
         return real(*args, **options, on_step=on_step)
 
-    monkeypatch.setattr(trainers, "train", train, raising=False)
-    with pytest.raises(Killed):
-        run(tree(model), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainers, "train", train, raising=False)
+        with pytest.raises(Killed):
+            run(tree(model), tmp_path / "run")
     assert len(calls) == training + 1
-    monkeypatch.undo()
     assert status(tmp_path / "run")["status"] in ("failed", "interrupted")
     assert _lasting(run(tree(model), tmp_path / "run")) == _lasting(metrics(done))
 

@@ -162,11 +162,11 @@ def test_interrupted_export_leaves_no_folder(
     def torn(_temporary: Path, _out: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(models, "publish", torn)
-    with pytest.raises(KeyboardInterrupt):
-        trainers.train(str(model_folder()), ROWS, tmp_path / "m", quick(), 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "publish", torn)
+        with pytest.raises(KeyboardInterrupt):
+            trainers.train(str(model_folder()), ROWS, tmp_path / "m", quick(), 0)
     assert not (tmp_path / "m").exists()
-    monkeypatch.undo()
     again = trainers.train(str(model_folder()), ROWS, tmp_path / "m", quick(), 0)
     assert again.resumed_from == again.steps == len(again.logs) == 3, "the training was done twice"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]

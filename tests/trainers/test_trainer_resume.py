@@ -126,10 +126,10 @@ def test_death_while_saving_leaves_the_older_state(
             raise Stopped
         publish(temporary, target)
 
-    monkeypatch.setattr(checkpoint, "publish", torn)
-    with pytest.raises(Stopped):
-        trainers.train(model, ROWS, tmp_path / "part", OPTIONS, 5)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "publish", torn)
+        with pytest.raises(Stopped):
+            trainers.train(model, ROWS, tmp_path / "part", OPTIONS, 5)
     assert trainers.train(model, ROWS, tmp_path / "part", OPTIONS, 5).resumed_from == 3
     assert_same_folders(tmp_path / "whole", tmp_path / "part")
 
