@@ -42,11 +42,11 @@ def located(key: str, name: str, kind: Kind = "bi") -> Path:
     if means_folder(name) and not Path(name).expanduser().is_dir():
         raise InputError(key, f"no such folder: {name}", "name the folder of a model, or one on the hub")
     folder = models.resolve(name, field=key)
-    _check_kind(key, name, folder, kind)
+    check_kind(key, name, folder, kind)
     return folder
 
 
-def _check_kind(key: str, name: str, folder: Path, kind: Kind) -> None:
+def check_kind(key: str, name: str, folder: Path, kind: Kind) -> None:
     """Raise InputError unless the folder's files tell of a model of that kind; its weights are not read."""
     named = _read(key, folder / "config.json").get("architectures")
     architecture = str(named[0]) if isinstance(named, list) and named else ""

@@ -13,7 +13,7 @@ from recipes import models
 from recipes.context import LimitReached
 from recipes.curation_files import check_files, named_sets
 from recipes.embedding import writing
-from recipes.embedding.beside import model_hashes
+from recipes.embedding.beside import check_kind, model_hashes
 from recipes.embedding.checks import COMPARED
 from recipes.embedding.curated import held_out_ids, pair_verifier
 from recipes.embedding.measure import fixed_sets, read_scored, texts_of
@@ -183,7 +183,8 @@ def prepare(
 
 
 def check_training(recipe: EmbeddingRecipe, base: Path) -> None:
-    """Raise InputError for dimensions or layers that the model at `base` does not have; no weights are read."""
+    """Raise InputError where `base` is no embedder, or lacks dimensions or layers asked for; no weights are read."""
+    check_kind("model.path", recipe.model.path, base, "bi")
     options, lora = recipe.train_options(), recipe.train.lora
     named = lora is not None and lora.target_modules != "all-linear"
     if recipe.train.method != "none" and (options.matryoshka or named):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes import models
-from recipes.embedding.context import Encoders
+from recipes.embedding.beside import check_kind
+from recipes.embedding.context import Encoders, check_training
 from recipes.embedding.curated import held_out_ids, held_out_pairs, judged, with_verdict
 from recipes.embedding.measure import all_sets, exam_of, fixed_sets, kept_scores, texts_of
 from recipes.embedding.pairs import given_pairs
@@ -39,6 +40,7 @@ def train_alone(recipe: EmbeddingRecipe, data: str | None, out: Path, progress: 
     make_folder(out.parent, "--out")
     rows = _rows_of(read_rows(Path(data))) if data else _given(recipe)
     base = models.resolve(recipe.model.path, recipe.model.revision)
+    check_training(recipe, base)
     trained, validation = split_validation(recipe, rows)
     lineage = {"base model": recipe.model.path, "recipe": recipe.name, "rows": len(trained)}
     with progress.stage(f"training on {len(trained)} pairs") as bar:
@@ -94,6 +96,7 @@ def evaluate_alone(
         raise InputError("--out", f"{out} is a folder", "name the JSON file that the scores go to")
     make_folder(out.parent, "--out")
     path = models.resolve(model, field="--model")
+    check_kind("--model", model, path, "bi")
     encoders = Encoders(recipe)
     held_out = _held_out(recipe, encoders, progress, workers)
     exam = exam_of(recipe, all_sets(recipe, fixed_sets(recipe), held_out))

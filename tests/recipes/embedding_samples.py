@@ -110,7 +110,7 @@ def _word_tokenizer(folder: Path, words: Sequence[str]) -> int:
     return len(vocabulary)
 
 
-def tree(model: Path, folder: Path, **changes: Any) -> dict[str, Any]:
+def tree(model: Path, folder: Path, /, **changes: Any) -> dict[str, Any]:
     """A recipe of one domain `it` with its rows written into `folder`; dotted keys changed: `**{"train.lr": 0}`."""
     made: dict[str, Any] = {
         "name": "small",

@@ -14,8 +14,10 @@ from embedding_samples import causal_reranker, cross_encoder, dataset, encoder, 
 from fake_embedder import Fakes
 
 from recipes import models
+from recipes.cli import main
 from recipes.settings import load_any
 from recipes.validation import validate
+from recipes.values import to_yaml
 from synth.records.errors import InputError
 
 
@@ -72,15 +74,18 @@ def claim(folder: Path, *architectures: str) -> None:
 
 
 def changes(kind: str, model: Path) -> tuple[str, dict[str, Any]]:
-    """(key that errors name, change of the recipe): the model as one that rescores, `bi` or `cross`, or as guide."""
+    """(key that errors name, change of the recipe): the model as one that rescores, `bi` or `cross`, or as `kind`."""
     if kind == "guide":
         return "train.guide", {"train.guide": str(model)}
+    if kind == "base":
+        return "model.path", {"model": str(model)}
     return "mine.rescore.model", {"mine.rescore": {"model": str(model), "kind": kind}}
 
 
 EMBEDDER = {
     "bi": "name an embedder, or set mine.rescore.kind: cross",
     "guide": "name an embedder",
+    "base": "name an embedder",
 }
 RERANKER = "name a cross-encoder, or set mine.rescore.kind: bi"
 
@@ -105,6 +110,24 @@ def test_a_model_of_the_wrong_kind(
     key, change = changes(kind, kinds / name)
     assert refused(fakes.tree(**change), tmp_path / "run") == f"{key}: {kinds / name} {said}\n  {fix}"
     assert fakes.encoded == []
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_a_single_stage_takes_no_cross_encoder(
+    verb: str, fakes: Fakes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = fakes.model("reranker", 0.0)
+    claim(model, "BertForSequenceClassification")
+    recipe = tmp_path / "recipe.yaml"
+    key, named, given = {
+        "train": ("model.path", model, []),
+        "evaluate": ("--model", fakes.base, ["--model", str(model)]),
+    }[verb]
+    recipe.write_text(to_yaml(fakes.tree(model=str(named))))
+    assert main([verb, str(recipe), *given, "--out", str(tmp_path / "out")]) == 2
+    assert f"{key}: {model} is not an embedder: its config.json says" in capsys.readouterr().err
+    assert not fakes.trained
+    assert not fakes.encoded
 
 
 @pytest.mark.parametrize("config", ["{", "[]", "\xff"])
