@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recipes.report import base_details, summary_text
+from recipes.validation import on_this_machine
 from synth.export import redact
 from synth.records.jsonl import atomic_write, repair_text
 from synth.store import RunFolder
@@ -25,7 +26,7 @@ def model_card(
     are no clock values.
     """
     recipe, manifest = redact(dict(recipe)), redact(dict(manifest))
-    base = recipe.get("model", {}).get("path", "unknown")
+    base = str(recipe.get("model", {}).get("path", "unknown"))
     given = recipe.get("kind") == "sft"
     name, metric = str(recipe.get("name", "model")), recipe.get("gate", {}).get("metric", "pass@1")
     front = [
@@ -33,7 +34,7 @@ def model_card(
         "library_name: transformers",
         "pipeline_tag: text-generation",
         "license: unknown",
-        f"base_model: {json.dumps(str(base))}",
+        *base_model(base),
         f"tags: [synthloop, {'sft' if given else 'self-training'}]",
         "---",
     ]
@@ -54,6 +55,11 @@ def model_card(
         "The licence follows from the base model's and the problems'; neither is known here.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def base_model(path: str) -> list[str]:
+    """The front matter's line that names the base on the hub; none for a folder, of which a reader has nothing."""
+    return [] if on_this_machine(path) else [f"base_model: {json.dumps(path)}"]
 
 
 def write_model_card(folder: RunFolder, recipe: Mapping[str, Any]) -> bool:

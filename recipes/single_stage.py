@@ -52,7 +52,7 @@ def _only_round(ctx: Context, base: Model) -> dict[str, Any]:
     rows, funnel = curate_given(ctx.recipe, ctx.domains, Stage(folder / "dataset", schemas.dataset))
     ctx.progress.say(funnel_text(funnel))
     clock.lap("curate")
-    kept = [trainable(row) for row in _kept(rows)]
+    kept = [trainable(row) for row in rows if row["decision"] == "kept"]
     if not kept:
         fix = "see `synth inspect DIR`, the data sources and the recipe's `curate` section"
         raise WorkError("round 0", "no row was kept, so there is nothing to train on (funnel above)", fix)
@@ -95,7 +95,7 @@ def train_alone(recipe: Recipe, data: str | None, out: Path, progress: Progress)
     from recipes.runner import make_folder
 
     make_folder(out.parent, "--out")
-    rows = [trainable(row) for row in read_rows(Path(data))] if data else None
+    rows = [trainable(row) for row in read_rows(Path(data))[0]] if data else None
     if recipe.model.path == "scratch":
         base = _scratch(recipe, out)
     else:
@@ -135,17 +135,24 @@ def _scratch(recipe: Recipe, out: Path) -> Path:
     return start
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Training rows of a JSONL or parquet file, a stage directory, or a run directory (kept rows of its last round).
+def read_rows(path: Path) -> tuple[list[Row], list[Row]]:
+    """Rows of a JSONL or parquet file, a stage directory, or the last round of a run directory: those to train on, and
+    those that were not kept.
 
-    Raises InputError where there are none.
+    Raises InputError where there are none to train on.
     """
-    rows = list(_rows_in(path))
-    kept = _kept(rows)
+    kept: list[Row] = []
+    others: list[Row] = []
+    for row in _rows_in(path):
+        (kept if row.get("decision", "kept") == "kept" else others).append(row)
     if not kept:
-        seen = f"{path} holds {len(rows)} rows, and none of them is kept" if rows else f"{path} holds no rows"
+        seen = (
+            f"{path} holds {len(others)} rows, and none of them is kept"
+            if others
+            else f"{path} holds no rows"
+        )
         raise InputError("--data", seen, "name a JSONL or parquet file with rows, or a run that kept some")
-    return kept
+    return kept, others
 
 
 def _rows_in(path: Path) -> Iterable[Row]:
@@ -164,10 +171,6 @@ def _rows_in(path: Path) -> Iterable[Row]:
             "--data", f"{path} does not exist", "name a JSONL or parquet file, or a run directory"
         )
     return export_rows(path)
-
-
-def _kept(rows: Iterable[Row]) -> list[Row]:
-    return [row for row in rows if row.get("decision", "kept") == "kept"]
 
 
 def evaluate_alone(recipe: Recipe, model: str, out: Path, progress: Progress) -> dict[str, Any]:

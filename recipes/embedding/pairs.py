@@ -34,7 +34,8 @@ _HASH = re.compile(r"[0-9a-f]{16}")
 
 
 def given_pairs(recipe: EmbeddingRecipe, name: str, part: str) -> Loaded:
-    """The pairs of a domain's source `part` (`train` or `held_out`), each once. Unusable rows are set aside.
+    """The pairs of a domain's source `part` (`train` or `held_out`), each once, with the negatives of all rows that
+    have it. Unusable rows are set aside.
 
     Raises InputError for a missing column, an empty source, or more unusable rows than `problems.max_bad`.
     """
@@ -47,9 +48,18 @@ def given_pairs(recipe: EmbeddingRecipe, name: str, part: str) -> Loaded:
     if part == "held_out":  # need not have what only training reads
         columns = {c: spec for c, spec in columns.items() if c in NEEDED or _held(raw, spec)}
     check_columns(raw, columns, NEEDED, where, "training")
+    first: dict[str, Row] = {}
+
+    def made(row: Row) -> Row:
+        pair = _given(name, domain, row, columns)
+        earlier = first.setdefault(pair["sample_id"], pair)
+        if earlier is not pair:
+            _add_negatives(earlier, pair)
+        return pair
+
     return collect(
         raw,
-        lambda row: _given(name, domain, row, columns),
+        made,
         "pair",
         "sample_id",
         where,
@@ -89,6 +99,13 @@ def _given(name: str, domain: EmbeddingDomain, row: Row, columns: Mapping[str, A
     content |= {"negatives": negatives, "instruction": own or domain.instruction}
     named = (content[each] for each in ("query", "positive", "instruction"))
     return _pair(name, content_hash("pair", name, *named), content)
+
+
+def _add_negatives(pair: Row, again: Row) -> None:
+    """Give the pair what the same pair of a later row has for negatives: data of triplets have a row for each."""
+    for row, more in ((pair, again), (pair["known"], again["known"])):
+        row["negatives"] = list(dict.fromkeys([*row["negatives"], *more["negatives"]]))
+    pair["text_repaired"] |= again["text_repaired"]
 
 
 def written_pairs(recipe: EmbeddingRecipe, pairs: RunFolder) -> list[Row]:

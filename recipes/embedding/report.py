@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from recipes.cards import base_model
 from recipes.report import summary_text
 from synth.export import redact
 from synth.records.jsonl import atomic_write, repair_text
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 DOCUMENTS = "documents.jsonl"
 """Of a run: what its pairs have for documents."""
 QUERY_CHARACTERS = 60
+STARTS = {"base": "the base", "previous": "the last accepted model"}
 
 
 def end_lines(ctx: Context) -> list[str]:
@@ -59,7 +61,7 @@ def embedder_card(
         "library_name: sentence-transformers",
         "pipeline_tag: sentence-similarity",
         "license: unknown",
-        f"base_model: {json.dumps(str(base))}",
+        *base_model(base),
         "tags: [synthloop, sentence-transformers, feature-extraction]",
         "---",
     ]
@@ -76,11 +78,11 @@ def embedder_card(
     parts = [
         "\n".join(front),
         f"# {recipe.name}",
-        f"Tuned from `{base}` on pairs of a query and a document that answers it, with negatives mined in "
-        f"{len(rounds)} {'round' if len(rounds) == 1 else 'rounds'}.",
+        f"Tuned from `{base}` on pairs of a query and a document that answers it.",
         f"## Use\n\n```python\n{use}\n```\n\n{told}{_instructions(recipe)}",
         "## Scores\n\nIn percent, with 95 % bootstrap intervals over queries (sentence pairs for `spearman`).\n\n"
         f"```\n{summary_text(rounds, recipe.gate.metric, unit='queries')}\n```",
+        f"## Rounds\n\nEach trains from {STARTS[recipe.train.start_from]}.\n\n" + _rounds_table(rounds),
         "## Lineage\n\n" + _lineage(resolved, facts),
         f"## Recipe\n\n```json\n{json.dumps(resolved, indent=2, default=str)}\n```",
         "The licence follows from the base model's and the pairs'; neither is known here.",
@@ -94,6 +96,23 @@ def _instructions(recipe: EmbeddingRecipe) -> str:
         return "Queries of pairs without an instruction are encoded as they stand."
     template = json.dumps(recipe.train.query_template)
     return f"Queries with an instruction are encoded as {template}. By domain:\n\n" + "\n".join(told)
+
+
+def _rounds_table(rounds: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        "| round | pairs | negatives mined | steps | loss, first to last | gate | model |",
+        "|" + "---|" * 7,
+    ]
+    for index, metrics in enumerate(rounds):
+        training = metrics["training"]
+        mined = sum(each["counts"]["mined"] for each in metrics["mining"].values())
+        loss = "{first:.4f} to {last:.4f}".format(**training["loss"]) if training["loss"] else "-"
+        verdict = {True: "accepted", False: "rejected", None: "-"}[metrics["accepted"]]
+        lines.append(
+            f"| {index} | {training['rows']['trained']:,} | {mined:,} | {training['steps']:,} | {loss} | {verdict} | "
+            f"`{metrics['model_hash']}` |"
+        )
+    return "\n".join(lines)
 
 
 def _lineage(recipe: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:

@@ -33,18 +33,21 @@ def train_alone(recipe: EmbeddingRecipe, data: str | None, out: Path, progress: 
     """`synth train`: rows of `data` (JSONL or parquet file, run or stage directory), else the recipe's given pairs
     without those that `held_out: {share}` sets apart, and without negatives that are held-out texts.
 
-    Nothing is verified, curated or mined. Raises InputError when there are no pairs.
+    Nothing is verified, curated or mined; rows of `data` that were not kept still say what answers their query. Raises
+    InputError when there are no pairs.
     """
     from recipes.runner import make_folder
 
     make_folder(out.parent, "--out")
-    rows = _rows_of(read_rows(Path(data))) if data else _given(recipe)
+    rows, others = read_rows(Path(data)) if data else (_given(recipe), [])
+    if data:
+        rows = _rows_of(rows)
     base = models.resolve(recipe.model.path, recipe.model.revision)
     check_training(recipe, base)
     trained, validation = split_validation(recipe, rows)
     lineage = {"base model": recipe.model.path, "recipe": recipe.name, "rows": len(trained)}
     with progress.stage(f"training on {len(trained)} pairs") as bar:
-        tune(recipe, base, trained, validation, out, recipe.rng_seed, lineage, bar)
+        tune(recipe, base, trained, validation, out, recipe.rng_seed, lineage, bar, known=others)
     progress.say(f"model: {out}")
     return out
 

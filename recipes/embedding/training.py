@@ -62,7 +62,7 @@ def tune(
     trained = [{name: row.get(name) for name in TRAINED if row.get(name) is not None} for row in rows]
     if not trained:
         raise InputError("train", "no pair to train on", "see `synth inspect DIR`")
-    answers = [{name: row[name] for name in ANSWERS} for row in known]
+    answers = [{name: row.get(name) for name in ANSWERS} for row in known]
     options = recipe.train_options()
     guide = options.guide
     if guide is not None and on_this_machine(guide):

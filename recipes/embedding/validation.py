@@ -71,7 +71,8 @@ def _domain(recipe: EmbeddingRecipe, name: str) -> Iterator[Finding]:
         held_out_ids(recipe, {name: loaded})
         if loaded.duplicates:
             seen = f"{len(loaded.duplicates)} pairs stand there twice"
-            yield Finding("warning", f"domains.{name}.train", seen, "they count once")
+            fix = "they count once, with the negatives of all their rows"
+            yield Finding("warning", f"domains.{name}.train", seen, fix)
     distractor_texts(recipe, name)
 
 

@@ -102,5 +102,5 @@ class Fakes:
         if evaluate is not None:
             call.evaluated = evaluate(FakeEncoder(out, self.encoded, options, hub), 1)
         logs = [{"step": 1, "loss": 1.5, "tokens": 7}]
-        counts = {"rows": len(call.rows)}
+        counts = {"rows": len(call.rows), "trained": len(call.rows)}
         return SimpleNamespace(path=Path(out), steps=1, logs=logs, counts=counts, stopped_early=False)

@@ -38,10 +38,20 @@ def test_card_names_everything_the_model_came_from():
     card = model_card(RECIPE, MANIFEST, [METRICS])
     assert card.startswith("---\nlibrary_name: transformers\n")
     for said in (
-        'base_model: "builtin:tiny"', "basehash", "trainhash", "heldhash", "newhash", "synthloop 0.1.0", "vllm",
+        "`builtin:tiny`", "basehash", "trainhash", "heldhash", "newhash", "synthloop 0.1.0", "vllm",
         "| 0 | 1,200 | 700 | 400 | 410 | accepted |", "50.0 [40.0, 60.0]", "70.0 [60.0, 80.0]", "+20.0 points",
     ):  # fmt: skip
         assert said in card, said
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [("owner/model", 'base_model: "owner/model"\n'), ("/home/me/model", ""), ("builtin:tiny", "")],
+)
+def test_card_names_a_base_on_the_hub_alone(path, line):
+    """The hub takes nothing else for a base, and a folder here tells its reader nothing."""
+    front = model_card({**RECIPE, "model": {"path": path}}, MANIFEST, [METRICS]).split("---\n")[1]
+    assert f"license: unknown\n{line}tags: [synthloop" in front
 
 
 def test_card_holds_no_secret():

@@ -97,8 +97,17 @@ def test_the_run_directory_is_the_contracts(real: tuple[Path, str]) -> None:
     assert (out / "round-00" / "curation.report.md").exists()
     card = (out / "model" / "README.md").read_text()
     assert "library_name: sentence-transformers" in card
-    assert "| tags" not in card
+    assert "base_model" not in card  # a folder
     assert "ndcg@10" in card
+    for index in (0, 1):
+        told = json.loads((out / f"round-{index:02d}" / "metrics.json").read_text())
+        mined, losses = told["mining"]["it"]["counts"]["mined"], told["training"]["loss"]
+        assert mined > 0
+        verdict = "accepted" if told["accepted"] else "rejected"
+        first, last = f"{losses['first']:.4f}", f"{losses['last']:.4f}"
+        rows = told["training"]["rows"]["trained"]
+        line = f"| {index} | {rows} | {mined} | 6 | {first} to {last} | {verdict} | `{told['model_hash']}` |"
+        assert line in card
 
 
 def test_the_model_is_what_everybody_opens(real: tuple[Path, str]) -> None:

@@ -61,6 +61,24 @@ def test_held_out_rows_need_only_what_is_measured(tmp_path: Path) -> None:
     assert texts_of(fixed_sets(made)) == {"it": ["who ?", "they ."]}
 
 
+def test_equal_pairs_have_the_negatives_of_all_their_rows(tmp_path: Path) -> None:
+    """Data of triplets have a row for every negative."""
+    query = {"query": "what ?", "positive": "that ."}
+    rows = [
+        {**query, "negatives": ["no .", "never ."]},
+        {"query": "who ?", "positive": "they ."},
+        {**query, "negatives": ["never .", "not \ud800 ."]},
+        {**query, "instruction": "else", "negatives": ["other ."]},
+        query,
+    ]
+    made = recipe(tmp_path, rows, **{"domains.it.held_out": {"share": 0.5}})
+    loaded = given_pairs(made, "it", "train")
+    assert [row["negatives"] for row in loaded.rows] == [["no .", "never .", "not \ufffd ."], [], ["other ."]]
+    assert [len(row["known"]["negatives"]) for row in loaded.rows] == [3, 0, 1]
+    assert [row["text_repaired"] for row in loaded.rows] == [True, False, False]
+    assert len(loaded.duplicates) == 2
+
+
 def test_equal_pairs_count_once_and_unusable_ones_up_to_max_bad(tmp_path: Path) -> None:
     rows = [*pairs(), pairs()[0], {"query": " ", "positive": "that ."}, {"query": "what ?", "positive": None}]
     bad = [

@@ -37,6 +37,20 @@ def test_train_alone_names_rows_whose_id_is_no_text(
     assert all(isinstance(name, str) for name in names)
 
 
+@pytest.mark.parametrize("decision", ["rejected", "held_out"])
+def test_train_alone_is_told_the_answers_of_rows_that_were_not_kept(
+    decision: str, fakes: Fakes, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(to_yaml(fakes.tree()))
+    kept = pairs(TOPICS[:2])
+    answer = {"query": kept[0]["query"], "positive": kept[1]["positive"]}
+    data = write_rows(tmp_path / "rows.jsonl", [*kept, {**answer, "decision": decision}])
+    assert main(["train", str(recipe), "--data", str(data), "--out", str(tmp_path / "model")]) == 0
+    assert len(fakes.trained[0].rows) == len(kept)
+    assert fakes.trained[0].known == [{**answer, "instruction": None, "decision": decision}]
+
+
 @pytest.mark.parametrize("negatives", ["abc", 3, [1]])
 def test_train_alone_names_rows_whose_negatives_are_no_texts(
     negatives: Any, fakes: Fakes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
