@@ -194,7 +194,7 @@ def check_training(recipe: EmbeddingRecipe, base: Path) -> None:
 
 
 def check_tasks(recipe: EmbeddingRecipe) -> None:
-    """Raise InputError for a name of `evaluate.mteb` that is no retrieval task; no data are fetched."""
+    """Raise InputError for a name of `evaluate.mteb` that is no such task; no data are fetched."""
     from recipes.retrieval.mteb import find_task
 
     for name in recipe.evaluate.mteb:

@@ -32,11 +32,11 @@ READING = ("pooling", "max_length", "query_template", "document_template", "dtyp
 
 @dataclass(frozen=True)
 class Exam:
-    """What stays the same from model to model. `own` are the recipe's domains, by which the gate decides; `further`
-    the sets of mteb, which are only told. `reading`: how every model reads texts."""
+    """What stays the same from model to model. `own` are the recipe's domains and `sts` its sentence pairs, by which
+    the gate decides; `further` the sets of mteb, which are only told. `reading`: how every model reads texts."""
 
     own: list[RetrievalSet]
-    further: list[RetrievalSet]
+    further: list[RetrievalSet | StsSet]
     sts: list[StsSet]
     metrics: list[str]
     ks: list[int]
@@ -44,17 +44,27 @@ class Exam:
     rng_seed: int
     reading: dict[str, Any]
 
+    @property
+    def searched(self) -> list[RetrievalSet]:
+        """All sets of queries and documents."""
+        return [*self.own, *(each for each in self.further if isinstance(each, RetrievalSet))]
+
+    @property
+    def compared(self) -> list[StsSet]:
+        """All sets of sentence pairs."""
+        return [*self.sts, *(each for each in self.further if isinstance(each, StsSet))]
+
     @cached_property
     def digest(self) -> str:
         """Hash of all that the scores depend on besides the model."""
         sets = [
             [each.name, dict(each.queries), dict(each.corpus), {q: dict(g) for q, g in each.qrels.items()},
              each.instruction, dict(each.instructions)]
-            for each in (*self.own, *self.further)
+            for each in self.searched
         ]  # fmt: skip
         pairs = [
             [each.name, each.instruction, list(each.first), list(each.second), list(each.scores)]
-            for each in self.sts
+            for each in self.compared
         ]
         return content_hash(sets, pairs, self.metrics, self.ks, self.bootstrap, self.rng_seed, self.reading)
 
@@ -67,7 +77,11 @@ def exam_of(recipe: EmbeddingRecipe, own: Mapping[str, RetrievalSet]) -> Exam:
     most = recipe.evaluate.max_queries
     return Exam(
         own=[_first(each, most) for each in own.values()],
-        further=[_first(each, most) for name in recipe.evaluate.mteb for each in _mteb(name)],
+        further=[
+            _first(each, most) if isinstance(each, RetrievalSet) else each
+            for name in recipe.evaluate.mteb
+            for each in _mteb(name)
+        ],
         sts=[read_scored(path, f"evaluate.sts.{at}") for at, path in enumerate(recipe.evaluate.sts)],
         metrics=recipe.metrics,
         ks=sorted(set(recipe.evaluate.k)),
@@ -146,7 +160,7 @@ def read_scored(path: str, where: str) -> StsSet:
     return read_sts(Path(path).expanduser(), sts_name(path))
 
 
-def _mteb(name: str) -> list[RetrievalSet]:
+def _mteb(name: str) -> list[RetrievalSet | StsSet]:
     from recipes.retrieval.mteb import read_mteb
 
     return read_mteb(name)
@@ -162,7 +176,7 @@ def _first(given: RetrievalSet, most: int | None) -> RetrievalSet:
 def measured(encode: Encode, exam: Exam) -> RetrievalEvaluation:
     """Scores of the model behind `encode`."""
     given = {"bootstrap": exam.bootstrap, "rng_seed": exam.rng_seed}
-    found = evaluate_retrieval(encode, [*exam.own, *exam.further], exam.ks, **given)
+    found = evaluate_retrieval(encode, exam.searched, exam.ks, **given)
     scores = {
         name: {metric: told[metric] for metric in exam.metrics} | {"n": told["n"]}
         for name, told in found.scores.items()
@@ -172,7 +186,7 @@ def measured(encode: Encode, exam: Exam) -> RetrievalEvaluation:
         name: {query: {m: values[m] for m in exam.metrics} for query, values in queries.items()}
         for name, queries in own.items()
     }
-    return RetrievalEvaluation({**scores, **evaluate_sts(encode, exam.sts, **given)}, outcomes)
+    return RetrievalEvaluation({**scores, **evaluate_sts(encode, exam.compared, **given)}, outcomes)
 
 
 def read_scores(folder: Path, digest: str, exam: Exam) -> RetrievalEvaluation | None:

@@ -169,7 +169,7 @@ class EmbeddingEvaluate(Section):
     sts: list[str] = Field(default_factory=list)
     """Files of sentence pairs with scores (Spearman's rank correlation)."""
     mteb: list[str] = Field(default_factory=list)
-    """Retrieval tasks of the package mteb, by name."""
+    """Retrieval and STS tasks of the package mteb, by name."""
     max_queries: Count | None = None
     """The first queries of each set; null: all."""
     bootstrap: Whole = Field(default=2000, ge=100)

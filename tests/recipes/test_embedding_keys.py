@@ -27,6 +27,7 @@ from recipes.embedding.schema import EmbeddingRecipe
 from recipes.embedding.writing import writing_recipe
 from recipes.explain import leaf_keys
 from recipes.retrieval.sets import pairs_set
+from recipes.retrieval.sts import StsSet
 from recipes.settings import load_any
 from synth.records.errors import InputError
 from synth.store import read_parts
@@ -585,14 +586,17 @@ def test_sts_and_mteb_are_told_beside_the_domains(
         for word in ("cost", "age")
     ]
     sts = write_rows(tmp_path / "similar.jsonl", rows)
-    mteb = SimpleNamespace(
-        find_task=lambda name: None, read_mteb=lambda name: [pairs_set(name, pairs(TOPICS[:2], seed=3))]
-    )
+    tasks = {
+        "SciFact": pairs_set("SciFact", pairs(TOPICS[:2], seed=3)),
+        "STS12": StsSet("STS12", ["salt", "bees"], ["salt", "tea"], [1, 0]),
+    }
+    mteb = SimpleNamespace(find_task=lambda name: None, read_mteb=lambda name: [tasks[name]])
     monkeypatch.setitem(sys.modules, "recipes.retrieval.mteb", mteb)
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: SimpleNamespace())
-    changes = {"evaluate.sts": [str(sts)], "evaluate.mteb": ["SciFact"]}
+    changes = {"evaluate.sts": [str(sts)], "evaluate.mteb": ["SciFact", "STS12"]}
     (metrics,) = run(fakes.tree(**changes), tmp_path / "run").rounds
-    assert list(metrics["base"]) == ["it", "SciFact", "similar"]
+    assert list(metrics["base"]) == ["it", "SciFact", "similar", "STS12"]
+    assert metrics["base"]["STS12"]["n"] == 2
     assert metrics["base"]["SciFact"]["n"] == 12
     assert metrics["gate"]["problems"] == 24  # the recipe's own queries alone
     assert metrics["model"]["similar"]["spearman"]["value"] > metrics["base"]["similar"]["spearman"]["value"]

@@ -227,7 +227,10 @@ def test_a_shipped_model_may_be_the_guide(fakes: Fakes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("NFCorpu", "no task 'NFCorpu'"), ("STSBenchmark", "'STSBenchmark' is a task of type STS")],
+    [
+        ("NFCorpu", "no task 'NFCorpu'"),
+        ("Banking77Classification", "'Banking77Classification' is a task of type Classification"),
+    ],
 )
 def test_a_task_that_mteb_has_not(name: str, said: str, fakes: Fakes, tmp_path: Path) -> None:
     pytest.importorskip("mteb")

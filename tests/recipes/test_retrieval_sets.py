@@ -228,11 +228,11 @@ def test_what_mteb_has_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline() -> None:
         raise ConnectionError("no route\nmore")
 
-    fake_mteb(monkeypatch, Sts=task(kind="STS"), Far=task(offline))
+    fake_mteb(monkeypatch, Kinds=task(kind="Classification"), Far=task(offline))
     with pytest.raises(InputError, match=r"no task 'NFCorpu'\n.*Did you mean: NFCorpus"):
         read_mteb("NFCorpu")
-    with pytest.raises(InputError, match="'Sts' is a task of type STS"):
-        read_mteb("Sts")
+    with pytest.raises(InputError, match="'Kinds' is a task of type Classification"):
+        read_mteb("Kinds")
     with pytest.raises(WorkError, match=r"could not be had \(no route\)"):
         read_mteb("Far")
     monkeypatch.setitem(sys.modules, "mteb", None)
