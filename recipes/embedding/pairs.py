@@ -91,8 +91,9 @@ def _given(name: str, domain: EmbeddingDomain, row: Row, columns: Mapping[str, A
         if not isinstance(content.get(column), str) or not content[column].strip():
             raise Unusable(f"no text in {column}")
     negatives = content.get("negatives") or []
+    negatives = [negatives] if isinstance(negatives, str) else negatives  # data of triplets have one a row
     if not isinstance(negatives, list) or not all(isinstance(text, str) for text in negatives):
-        raise Unusable("negatives are no list of texts")
+        raise Unusable("negatives are neither a text nor a list of texts")
     own = content.get("instruction")
     if own is not None and not isinstance(own, str):
         raise Unusable("instruction is no text")
@@ -102,7 +103,7 @@ def _given(name: str, domain: EmbeddingDomain, row: Row, columns: Mapping[str, A
 
 
 def _add_negatives(pair: Row, again: Row) -> None:
-    """Give the pair what the same pair of a later row has for negatives: data of triplets have a row for each."""
+    """Give the pair what the same pair of a later row has for negatives."""
     for row, more in ((pair, again), (pair["known"], again["known"])):
         row["negatives"] = list(dict.fromkeys([*row["negatives"], *more["negatives"]]))
     pair["text_repaired"] |= again["text_repaired"]

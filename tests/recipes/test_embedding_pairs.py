@@ -67,6 +67,7 @@ def test_equal_pairs_have_the_negatives_of_all_their_rows(tmp_path: Path) -> Non
     rows = [
         {**query, "negatives": ["no .", "never ."]},
         {"query": "who ?", "positive": "they ."},
+        {**query, "negatives": "never ."},
         {**query, "negatives": ["never .", "not \ud800 ."]},
         {**query, "instruction": "else", "negatives": ["other ."]},
         query,
@@ -76,13 +77,13 @@ def test_equal_pairs_have_the_negatives_of_all_their_rows(tmp_path: Path) -> Non
     assert [row["negatives"] for row in loaded.rows] == [["no .", "never .", "not \ufffd ."], [], ["other ."]]
     assert [len(row["known"]["negatives"]) for row in loaded.rows] == [3, 0, 1]
     assert [row["text_repaired"] for row in loaded.rows] == [True, False, False]
-    assert len(loaded.duplicates) == 2
+    assert len(loaded.duplicates) == 3
 
 
 def test_equal_pairs_count_once_and_unusable_ones_up_to_max_bad(tmp_path: Path) -> None:
     rows = [*pairs(), pairs()[0], {"query": " ", "positive": "that ."}, {"query": "what ?", "positive": None}]
     bad = [
-        {"query": "a", "positive": "b", "negatives": "c"},
+        {"query": "a", "positive": "b", "negatives": 3},
         {"query": "a", "positive": "b", "instruction": 3},
     ]
     made = recipe(tmp_path, [*rows, *bad], **{"problems.max_bad": 0.1})
@@ -90,8 +91,8 @@ def test_equal_pairs_count_once_and_unusable_ones_up_to_max_bad(tmp_path: Path) 
     assert len(loaded.rows) == 48
     assert loaded.duplicates == ["row 49: the same pair as an earlier row"]
     assert loaded.unusable == [
-        "row 50: no text in query", "row 51: no text in positive", "row 52: negatives are no list of texts",
-        "row 53: instruction is no text",
+        "row 50: no text in query", "row 51: no text in positive",
+        "row 52: negatives are neither a text nor a list of texts", "row 53: instruction is no text",
     ]  # fmt: skip
     with pytest.raises(
         InputError, match=r"domains\.it\.train: 4 of 53 rows unusable; row 50: no text in query"
